@@ -1,0 +1,1 @@
+"""The orchestrator: carries out orders, one durable log per run."""

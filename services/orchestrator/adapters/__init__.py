@@ -1,0 +1,1 @@
+"""The orchestrator's neighbours behind its ports."""

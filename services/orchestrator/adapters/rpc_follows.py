@@ -1,0 +1,61 @@
+"""Follows logs through the session-store, and goes on by itself when the store was away."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Sequence
+
+from behest.session.v1 import journal_service_pb2 as journal_pb2
+from behest.session.v1.journal_service_pb2_grpc import JournalServiceStub
+from chassis.rpc import StubChannel
+from chassis.world import Clock
+
+from orchestrator.adapters.rpc_store import AWAY
+from orchestrator.domain.values import Body
+from orchestrator.operations.ports import Patience, Place, RunPage, RunQuery, Scope
+
+
+class RpcFollows:
+    """Reads for callers over the store's stubs: what they get is what the store gave, unread."""
+
+    def __init__(self, channel: StubChannel, clock: Clock, patience: Patience) -> None:
+        self._journal = JournalServiceStub(channel)
+        self._clock = clock
+        self._patience = patience
+
+    async def follow(self, place: Place) -> AsyncGenerator[Sequence[Body], None]:
+        """Events in order, without gap or duplicate, over any number of interruptions shorter than the neighbour patience."""
+        request, away_since = _request(place), None
+        while True:
+            try:
+                async for response in self._journal.Follow(request):
+                    away_since = None
+                    if response.events:
+                        last = response.events[-1]
+                        request.after = last.sequence if place.scope is Scope.RUN else last.position
+                        yield response.events
+                return
+            except AWAY:
+                now = self._clock.monotonic()
+                away_since = now if away_since is None else away_since
+                if now - away_since >= self._patience.neighbour:
+                    raise
+            await self._clock.sleep(self._patience.backoff)
+
+    async def list_runs(self, query: RunQuery) -> RunPage:
+        """A page of rows, newest first."""
+        request = journal_pb2.ListRunsRequest(session_id=query.session_id, page_size=query.page_size, page_token=query.page_token)
+        request.states.extend(query.states)  # type: ignore[arg-type]  # the contract's numbers
+        response = await self._journal.ListRuns(request)
+        return RunPage(tuple(response.runs), response.next_page_token)
+
+
+def _request(place: Place) -> journal_pb2.FollowRequest:
+    request = journal_pb2.FollowRequest(after=place.after, replay_only=place.replay_only)
+    match place.scope:
+        case Scope.RUN:
+            request.run_id = place.id
+        case Scope.SESSION:
+            request.session_id = place.id
+        case Scope.TENANT:
+            request.tenant = True
+    return request

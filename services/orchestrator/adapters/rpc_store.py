@@ -1,0 +1,184 @@
+"""The session-store behind the ports Journal, Histories and Runs."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, AsyncIterator
+
+from behest.event.v1 import event_pb2
+from behest.run.v1 import run_pb2
+from behest.session.v1 import journal_service_pb2 as journal_pb2
+from behest.session.v1 import session_pb2, session_service_pb2
+from behest.session.v1.journal_service_pb2_grpc import JournalServiceStub
+from behest.session.v1.session_service_pb2_grpc import SessionServiceStub
+from chassis.faults import ServiceUnavailable, ShuttingDown, StorageUnavailable
+from chassis.rpc import StubChannel
+from chassis.world import Clock
+
+from orchestrator.domain import events as e
+from orchestrator.domain.run import Phase, Recorded, Run
+from orchestrator.domain.values import Entry, RunId, SessionId
+from orchestrator.operations.ports import Assignment, Batch, Instruction, Lease, Opened, Order, Patience, SignOfLife, Spent
+from orchestrator.wire import entry_from_proto, event_from_proto, event_to_proto, failure_to_proto, usage_to_proto
+
+ENDED_STATES = frozenset({run_pb2.RUN_STATE_COMPLETED, run_pb2.RUN_STATE_FAILED, run_pb2.RUN_STATE_CANCELLED})
+
+AWAY = (ServiceUnavailable, StorageUnavailable, ShuttingDown)
+"""Faults of a store that may come back: an append is asked again until the lease says otherwise."""
+
+
+class RpcJournal:
+    """Journal and Histories over the store's stubs."""
+
+    def __init__(self, channel: StubChannel, clock: Clock, patience: Patience) -> None:
+        self._journal = JournalServiceStub(channel)
+        self._sessions = SessionServiceStub(channel)
+        self._clock = clock
+        self._patience = patience
+
+    async def append(self, lease: Lease, batch: Batch) -> None:
+        """Makes a batch durable. Raises LeaseLost, SequenceConflict, RunEnded; while the store is away it asks again."""
+        request = _append_request(lease, batch)
+        backoff = self._patience.backoff
+        while True:
+            try:
+                await self._journal.Append(request)
+                return
+            except AWAY:
+                await self._clock.sleep(backoff)
+                backoff = min(2 * backoff, self._patience.longest_backoff)
+
+    async def read(self, run_id: RunId, after: int) -> tuple[SessionId, tuple[Recorded, ...]]:
+        """The run's session and its log after a sequence; asks again while the store is away."""
+        backoff = self._patience.backoff
+        while True:
+            try:
+                return await self._read(run_id, after)
+            except AWAY:
+                await self._clock.sleep(backoff)
+                backoff = min(2 * backoff, self._patience.longest_backoff)
+
+    async def _read(self, run_id: RunId, after: int) -> tuple[SessionId, tuple[Recorded, ...]]:
+        log: list[event_pb2.Event] = []
+        async for response in self._journal.Follow(journal_pb2.FollowRequest(run_id=run_id, after=after, replay_only=True)):
+            log.extend(response.events)
+        session_id = log[0].session_id if log else ""
+        return SessionId(session_id), tuple(event_from_proto(event) for event in log)
+
+    async def drive(self, signs: AsyncIterator[SignOfLife]) -> AsyncGenerator[Instruction, None]:
+        """Keeps a driver registered for as long as both streams last."""
+        async for response in self._journal.Drive(_drive_requests(signs)):
+            assignments = tuple(Assignment(RunId(a.run_id), a.tenant, a.epoch, a.sequence) for a in response.assignments)
+            yield Instruction(assignments, tuple(RunId(i) for i in response.wake_run_ids))
+
+    async def tail(self, session_id: SessionId, count: int) -> tuple[Entry, ...]:
+        """The newest messages, oldest first."""
+        request = session_service_pb2.ListMessagesRequest(session_id=session_id, page_size=min(count, 1000), newest_first=True)
+        response = await self._sessions.ListMessages(request)
+        return tuple(entry_from_proto(stored.id, stored.message) for stored in reversed(response.messages))
+
+
+class RpcRuns:
+    """Runs over the store's stubs."""
+
+    def __init__(self, channel: StubChannel) -> None:
+        self._journal = JournalServiceStub(channel)
+
+    async def open(self, order: Order) -> Opened:
+        """Opens a run. Raises the store's faults."""
+        response = await self._journal.OpenRun(_open_request(order))
+        run = response.run
+        return Opened(RunId(run.id), SessionId(run.session_id), run, response.epoch, response.existed)
+
+    async def get(self, run_id: RunId) -> tuple[run_pb2.Run, bool]:
+        """A run's row and whether it has ended."""
+        response = await self._journal.GetRun(journal_pb2.GetRunRequest(run_id=run_id))
+        return response.run, response.run.state in ENDED_STATES
+
+    async def command(self, run_id: RunId, event: e.Command, request_id: str, payload_digest: str) -> tuple[int, run_pb2.Run]:
+        """Records a command: its sequence and the run's row."""
+        body = event_to_proto(Recorded(0, 0.0, event))
+        body.ClearField("time")
+        request = journal_pb2.RecordCommandRequest(run_id=run_id, event=body, request_id=request_id, payload_digest=payload_digest)
+        response = await self._journal.RecordCommand(request)
+        return response.sequence, response.run
+
+
+async def _drive_requests(signs: AsyncIterator[SignOfLife]) -> AsyncGenerator[journal_pb2.DriveRequest, None]:
+    async for sign in signs:
+        yield journal_pb2.DriveRequest(driver_id=sign.driver_id, room=sign.room, leaving=sign.leaving)
+
+
+def _open_request(order: Order) -> journal_pb2.OpenRunRequest:
+    event = event_to_proto(Recorded(1, order.at, order.created))
+    created = event.run_created
+    run = run_pb2.Run(
+        id=order.run_id,
+        session_id=order.session_id,
+        agent=created.agent.name,
+        agent_version=created.agent.version,
+        metadata=created.metadata,
+        title=order.title,
+        limits=created.agent.limits,
+    )
+    return journal_pb2.OpenRunRequest(
+        run=run,
+        # A run id is as good as a request id: it makes sending again after a lost answer harmless.
+        request_id=order.request_id or order.run_id,
+        payload_digest=order.payload_digest,
+        create_session=order.create_session,
+        on_busy=run_pb2.BUSY_POLICY_QUEUE if order.queue else run_pb2.BUSY_POLICY_REJECT,
+        events=[event],
+        messages=[session_pb2.StoredMessage(id=created.input_message_id, message=created.input)],
+        input_digest=order.input_digest,
+        driver_id=order.driver_id,
+    )
+
+
+def _append_request(lease: Lease, batch: Batch) -> journal_pb2.AppendRequest:
+    return journal_pb2.AppendRequest(
+        run_id=lease.run_id,
+        driver_id=lease.driver_id,
+        epoch=lease.epoch,
+        expected_sequence=batch.expected_sequence,
+        events=[event_to_proto(recorded) for recorded in batch.events],
+        messages=[_stored(entry) for entry in batch.entries],
+        usage=[_usage_row(spent) for spent in batch.usage],
+        patch=_patch(batch),
+    )
+
+
+def _stored(entry: Entry) -> session_pb2.StoredMessage:
+    return session_pb2.StoredMessage(id=entry.id, message=entry.body)  # type: ignore[arg-type]  # bodies are contract messages
+
+
+def _usage_row(spent: Spent) -> session_pb2.UsageRow:
+    return session_pb2.UsageRow(provider=spent.provider, model=spent.model, usage=usage_to_proto(spent.usage))
+
+
+def _patch(batch: Batch) -> journal_pb2.RunPatch | None:
+    """What changes on the row. Batches of deltas alone change nothing."""
+    last = batch.events[-1].event
+    if isinstance(last, e.Terminal):
+        return _terminal_patch(batch.run, last)
+    began = isinstance(batch.events[0].event, e.RunStarted)
+    if not began and not batch.usage:
+        return None
+    return journal_pb2.RunPatch(state=run_pb2.RUN_STATE_RUNNING if began else run_pb2.RUN_STATE_UNSPECIFIED, values=_values(batch.run))
+
+
+def _terminal_patch(run: Run, last: e.Terminal) -> journal_pb2.RunPatch:
+    assert run.phase is Phase.ENDED
+    values = _values(run)
+    match last:
+        case e.RunCompleted(message_id):
+            values.output_message_id = message_id
+            return journal_pb2.RunPatch(state=run_pb2.RUN_STATE_COMPLETED, values=values)
+        case e.RunFailed(failure):
+            values.fault.CopyFrom(failure_to_proto(failure))
+            return journal_pb2.RunPatch(state=run_pb2.RUN_STATE_FAILED, values=values)
+        case e.RunCancelled():
+            return journal_pb2.RunPatch(state=run_pb2.RUN_STATE_CANCELLED, values=values)
+
+
+def _values(run: Run) -> run_pb2.Run:
+    return run_pb2.Run(usage=usage_to_proto(run.usage), turns=run.turn)

@@ -1,0 +1,1 @@
+"""What the orchestrator does for its callers: accept, drive, follow and stop runs."""

@@ -1,0 +1,55 @@
+"""Composes what a model sees: features.md C1 and C2."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from orchestrator.domain.events import SourceShare
+from orchestrator.domain.history import estimate, select
+from orchestrator.domain.values import Agent, Entry
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """What a model sees: system parts, then messages. `dropped` counts messages of the window that were left out."""
+
+    system: tuple[str, ...]
+    entries: tuple[Entry, ...]
+    shares: tuple[SourceShare, ...]
+    dropped: int
+
+
+class Window:
+    """The newest messages of a session, kept up to date while a run adds to them. Bounded by twice the agent's history limit."""
+
+    def __init__(self, agent: Agent, entries: Iterable[Entry]) -> None:
+        self._agent = agent
+        self._entries = list(entries)
+        self._dropped = 0
+
+    def joined(self, entries: tuple[Entry, ...]) -> None:
+        """Adds messages that joined the session."""
+        self._entries.extend(entries)
+        if len(self._entries) > 2 * self._agent.history.max_messages:
+            kept = list(select(self._entries, self._agent.history))
+            self._dropped += len(self._entries) - len(kept)
+            self._entries = kept
+
+    def compose(self, joining: Iterable[Entry] = ()) -> Context:
+        """What the model sees now, with the messages that join the session in the next append."""
+        agent, entries = self._agent, [*self._entries, *joining]
+        kept = select(entries, agent.history)
+        system = tuple(text for text in (agent.instructions, *agent.context) if text)
+        shares = (*_static_shares(agent), SourceShare("history", len(kept), sum(entry.tokens for entry in kept)))
+        return Context(system, kept, shares, self._dropped + len(entries) - len(kept))
+
+
+def _static_shares(agent: Agent) -> tuple[SourceShare, ...]:
+    instructions = (agent.instructions,) if agent.instructions else ()
+    sources = (("instructions", instructions), ("static", agent.context))
+    return tuple(SourceShare(name, len(texts), sum(map(_tokens, texts))) for name, texts in sources if texts)
+
+
+def _tokens(text: str) -> int:
+    return estimate(len(text.encode()))
