@@ -3,7 +3,6 @@
 import sys
 
 from chassis.rpc import main
-
 from orchestrator.app import open_alone
 from orchestrator.settings import OrchestratorSettings
 

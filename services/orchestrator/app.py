@@ -12,7 +12,6 @@ from behest.run.v1.run_service_pb2_grpc import add_RunServiceServicer_to_server
 from chassis.faults import ServiceUnavailable
 from chassis.rpc import App, Methods, StubChannel, default_pipeline, open_channel
 from chassis.world import World
-
 from orchestrator.adapters.configured_agents import configured_agents
 from orchestrator.adapters.rpc_follows import RpcFollows
 from orchestrator.adapters.rpc_models import RpcModels
@@ -54,7 +53,9 @@ async def open_app(settings: OrchestratorSettings, world: World, neighbours: Nei
     agents = Agents(configured_agents(configured), settings.default_agent)
     ports = _ports(neighbours, world, patience)
     driver = Driver(ports, world, patience, settings.max_runs)
-    methods = _methods(neighbours, world, patience, agents, ports, driver)
+    follows = RpcFollows(neighbours.session_store, world.clock, patience)
+    desk = RunDesk(RpcRuns(neighbours.session_store), driver, ports, world)
+    methods = _methods(RunServicer(desk, RpcRuns(neighbours.session_store), follows, agents, world.ids), AgentServicer(agents))
     async with asyncio.TaskGroup() as tasks:
         driving = tasks.create_task(driver.run_until_left())
 
@@ -64,6 +65,7 @@ async def open_app(settings: OrchestratorSettings, world: World, neighbours: Nei
 
         async def drain() -> None:
             driver.leave()
+            follows.close()
             await asyncio.wait([driving])
 
         try:
@@ -78,13 +80,10 @@ def _ports(neighbours: Neighbours, world: World, patience: Patience) -> Ports:
     return Ports(journal, journal, models, RpcTools(neighbours.tool_executor), ProtoScribe(world.ids))
 
 
-def _methods(neighbours: Neighbours, world: World, patience: Patience, agents: Agents, ports: Ports, driver: Driver) -> Methods:
-    runs = RpcRuns(neighbours.session_store)
-    follows = RpcFollows(neighbours.session_store, world.clock, patience)
+def _methods(runs: RunServicer, agents: AgentServicer) -> Methods:
     methods = Methods("orchestrator", default_pipeline())
-    servicer = RunServicer(RunDesk(runs, driver, ports, world), runs, follows, agents, world.ids)
-    add_RunServiceServicer_to_server(servicer, methods.server())
-    add_AgentServiceServicer_to_server(AgentServicer(agents), methods.server())
+    add_RunServiceServicer_to_server(runs, methods.server())
+    add_AgentServiceServicer_to_server(agents, methods.server())
     return methods
 
 

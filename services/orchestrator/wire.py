@@ -13,7 +13,6 @@ from behest.event.v1 import event_pb2
 from behest.fault.v1 import fault_pb2
 from behest.provider.v1 import provider_pb2
 from behest.tool.v1 import tool_pb2
-
 from orchestrator.domain import events as e
 from orchestrator.domain.history import estimate
 from orchestrator.domain.run import Recorded

@@ -8,7 +8,6 @@ from typing import Any
 
 from behest.agent.v1 import agent_pb2
 from behest.chat.v1 import chat_pb2
-
 from orchestrator.domain.values import Agent
 from orchestrator.wire import agent_from_proto, sha256
 

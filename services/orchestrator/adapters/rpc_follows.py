@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Sequence
+from typing import Protocol
 
 from behest.session.v1 import journal_service_pb2 as journal_pb2
 from behest.session.v1.journal_service_pb2_grpc import JournalServiceStub
+from chassis.faults import CallCancelled, ShuttingDown
 from chassis.rpc import StubChannel
 from chassis.world import Clock
-
 from orchestrator.adapters.rpc_store import AWAY
 from orchestrator.domain.values import Body
 from orchestrator.operations.ports import Patience, Place, RunPage, RunQuery, Scope
+
+
+class Cancellable(Protocol):
+    """A stream under way."""
+
+    def cancel(self) -> bool:
+        """Ends it."""
 
 
 class RpcFollows:
@@ -21,13 +29,21 @@ class RpcFollows:
         self._journal = JournalServiceStub(channel)
         self._clock = clock
         self._patience = patience
+        self._streams: set[Cancellable] = set()
+        self._closed = False
+
+    def close(self) -> None:
+        """Ends every stream with ShuttingDown, so that followers go on at another replica instead of being waited for."""
+        self._closed = True
+        for stream in list(self._streams):
+            stream.cancel()
 
     async def follow(self, place: Place) -> AsyncGenerator[Sequence[Body], None]:
         """Events in order, without gap or duplicate, over any number of interruptions shorter than the neighbour patience."""
         request, away_since = _request(place), None
         while True:
             try:
-                async for response in self._journal.Follow(request):
+                async for response in self._read(request):
                     away_since = None
                     if response.events:
                         last = response.events[-1]
@@ -37,9 +53,23 @@ class RpcFollows:
             except AWAY:
                 now = self._clock.monotonic()
                 away_since = now if away_since is None else away_since
-                if now - away_since >= self._patience.neighbour:
+                if self._closed or now - away_since >= self._patience.neighbour:
                     raise
             await self._clock.sleep(self._patience.backoff)
+
+    async def _read(self, request: journal_pb2.FollowRequest) -> AsyncGenerator[journal_pb2.FollowResponse, None]:
+        stream = self._journal.Follow(request)
+        self._streams.add(stream)
+        try:
+            async for response in stream:
+                yield response
+        except CallCancelled:
+            if not self._closed:
+                raise
+            raise ShuttingDown("the orchestrator is shutting down; watch again after the last event you have") from None
+        finally:
+            self._streams.discard(stream)
+            stream.cancel()
 
     async def list_runs(self, query: RunQuery) -> RunPage:
         """A page of rows, newest first."""

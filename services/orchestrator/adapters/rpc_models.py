@@ -11,7 +11,6 @@ from behest.provider.v1 import provider_pb2, provider_service_pb2
 from behest.provider.v1.provider_service_pb2_grpc import ProviderServiceStub
 from chassis.rpc import StubChannel
 from chassis.world import Ids
-
 from orchestrator.domain.values import CallId, Entry
 from orchestrator.operations.ports import Answer, Ask, CallDeltaOutput, CallStartedOutput, Output, ReasoningOutput, TextOutput
 from orchestrator.wire import call_from_proto, entry_from_proto, finish, usage_from_proto

@@ -11,9 +11,8 @@ from behest.session.v1 import session_pb2, session_service_pb2
 from behest.session.v1.journal_service_pb2_grpc import JournalServiceStub
 from behest.session.v1.session_service_pb2_grpc import SessionServiceStub
 from chassis.faults import ServiceUnavailable, ShuttingDown, StorageUnavailable
-from chassis.rpc import StubChannel
+from chassis.rpc import StubChannel, current_call
 from chassis.world import Clock
-
 from orchestrator.domain import events as e
 from orchestrator.domain.run import Phase, Recorded, Run
 from orchestrator.domain.values import Entry, RunId, SessionId
@@ -109,7 +108,7 @@ async def _drive_requests(signs: AsyncIterator[SignOfLife]) -> AsyncGenerator[jo
 
 
 def _open_request(order: Order) -> journal_pb2.OpenRunRequest:
-    event = event_to_proto(Recorded(1, order.at, order.created))
+    event = _enveloped(event_to_proto(Recorded(1, order.at, order.created)), order.run_id, order.session_id, current_call().tenant)
     created = event.run_created
     run = run_pb2.Run(
         id=order.run_id,
@@ -140,11 +139,16 @@ def _append_request(lease: Lease, batch: Batch) -> journal_pb2.AppendRequest:
         driver_id=lease.driver_id,
         epoch=lease.epoch,
         expected_sequence=batch.expected_sequence,
-        events=[event_to_proto(recorded) for recorded in batch.events],
+        events=[_enveloped(event_to_proto(r), lease.run_id, lease.session_id, lease.tenant) for r in batch.events],
         messages=[_stored(entry) for entry in batch.entries],
         usage=[_usage_row(spent) for spent in batch.usage],
         patch=_patch(batch),
     )
+
+
+def _enveloped(event: event_pb2.Event, run_id: str, session_id: str, tenant: str) -> event_pb2.Event:
+    event.run_id, event.session_id, event.tenant = run_id, session_id, tenant
+    return event
 
 
 def _stored(entry: Entry) -> session_pb2.StoredMessage:

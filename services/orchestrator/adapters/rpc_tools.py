@@ -8,7 +8,6 @@ from behest.chat.v1 import chat_pb2
 from behest.tool.v1 import tool_pb2, tool_service_pb2
 from behest.tool.v1.tool_service_pb2_grpc import ToolServiceStub
 from chassis.rpc import StubChannel
-
 from orchestrator.domain.history import estimate
 from orchestrator.domain.run import Run
 from orchestrator.domain.values import Agent, CallId, RunId, ToolCall

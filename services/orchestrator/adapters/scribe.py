@@ -5,7 +5,6 @@ from __future__ import annotations
 from behest.chat.v1 import chat_pb2
 from behest.tool.v1 import tool_pb2
 from chassis.world import Ids
-
 from orchestrator.domain.values import Body, CallStatus, Entry, ToolCall
 from orchestrator.wire import entry_from_proto, sha256
 

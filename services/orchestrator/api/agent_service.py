@@ -5,7 +5,6 @@ from __future__ import annotations
 from behest.agent.v1 import agent_pb2
 from behest.agent.v1 import agent_service_pb2 as pb
 from behest.agent.v1.agent_service_pb2_grpc import AgentServiceServicer
-
 from orchestrator.domain.values import Agent
 from orchestrator.operations.agents import Agents
 

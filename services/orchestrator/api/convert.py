@@ -9,7 +9,6 @@ from behest.agent.v1 import agent_pb2
 from behest.chat.v1 import chat_pb2
 from behest.run.v1 import run_pb2, run_service_pb2
 from chassis.faults import InputEmpty, InputTooLong, RequestInvalid, Violation
-
 from orchestrator.domain.values import Agent, Entry, SessionId
 from orchestrator.operations.runs import Wish
 from orchestrator.wire import agent_from_proto, entry_from_proto

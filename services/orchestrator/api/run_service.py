@@ -13,7 +13,6 @@ from behest.run.v1 import run_service_pb2 as pb
 from behest.run.v1.run_service_pb2_grpc import RunServiceServicer
 from chassis.faults import Violation
 from chassis.world import Ids
-
 from orchestrator.api import convert
 from orchestrator.domain.commands import Steer
 from orchestrator.domain.values import Agent, Body, Entry, RunId, SessionId

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from chassis.faults import RunEnded
-
 from orchestrator.domain import events as e
 from orchestrator.domain.values import Entry
 

@@ -15,7 +15,6 @@ from chassis.faults import (
     TokensExhausted,
     ToolCallsExhausted,
 )
-
 from orchestrator.domain import events as e
 from orchestrator.domain.loops import detect
 from orchestrator.domain.run import CallState, Phase, Run

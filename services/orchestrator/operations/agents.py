@@ -6,7 +6,6 @@ import difflib
 from collections.abc import Mapping, Sequence
 
 from chassis.faults import AgentNotFound, SettingsInvalid
-
 from orchestrator.domain.values import Agent
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from chassis.faults import Fault
 from chassis.world import Clock
-
 from orchestrator.domain import events as e
 from orchestrator.domain.decide import AbandonAttempt, Begin, CallModel, Effect, End, RunTools, TakeInputs, Warn, decide, failed, will_retry
 from orchestrator.domain.run import CallState, Phase, Run

@@ -6,10 +6,10 @@ import asyncio
 from collections.abc import AsyncGenerator, Sequence
 
 import structlog
+
 from chassis.faults import Fault, Internal, LeaseLost, RunEnded
 from chassis.rpc import Call, call_scope
 from chassis.world import World
-
 from orchestrator.domain.run import Recorded, Run, fold
 from orchestrator.domain.values import RunId, SessionId
 from orchestrator.operations.drive import Drive

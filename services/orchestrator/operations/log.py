@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 from chassis.faults import SequenceConflict
 from chassis.world import Clock
-
 from orchestrator.domain.events import Event
 from orchestrator.domain.run import Recorded, Run, evolve, fold
 from orchestrator.domain.values import Entry

@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 
 from chassis.faults import CallCancelled, Fault, ServiceUnavailable
 from chassis.world import Clock
-
 from orchestrator.domain import events as e
 from orchestrator.domain.run import Run
 from orchestrator.domain.values import Failure

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 from chassis.rpc import current_call
 from chassis.world import World
-
 from orchestrator.domain import events as e
 from orchestrator.domain.commands import Cancel, Create, Steer, handle
 from orchestrator.domain.run import Recorded

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 from chassis.faults import Fault, ServiceUnavailable
 from chassis.world import Clock
-
 from orchestrator.domain import events as e
 from orchestrator.domain.run import CallState
 from orchestrator.domain.values import CallId, Entry, ToolCall
