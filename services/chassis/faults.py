@@ -18,7 +18,7 @@ import functools
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, cast
 
 
 class Kind(enum.Enum):
@@ -95,7 +95,7 @@ def fault_class(reason: str) -> type[Fault] | None:
 def unknown_class(kind: Kind, reason: str) -> type[Fault]:
     """A class for a reason that this version does not know: its kind is right and the reason kept."""
     retryable = kind in (Kind.UNAVAILABLE, Kind.ABORTED, Kind.RESOURCE_EXHAUSTED)
-    made = type("UnknownFault", (UnknownFault,), {"reason": reason or "UNSPECIFIED", "retryable": retryable})
+    made = cast(type[Fault], type("UnknownFault", (UnknownFault,), {"reason": reason or "UNSPECIFIED", "retryable": retryable}))
     made.kind = kind  # set late, so that it stays out of the registry
     return made
 

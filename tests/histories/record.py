@@ -11,9 +11,10 @@ HERE = Path(__file__).parent
 for folder in ("services", "gen", "tests"):
     sys.path.insert(0, str(HERE.parent.parent / folder))
 
+from google.protobuf import json_format  # noqa: E402
+
 from behest.agent.v1 import agent_pb2  # noqa: E402
 from chassis.faults import ProviderRateLimited, ProviderRequestRefused  # noqa: E402
-from google.protobuf import json_format  # noqa: E402
 from kit.loop import Bench, CountedTools  # noqa: E402
 from orchestrator.domain import events as e  # noqa: E402
 from orchestrator.domain.run import Run, fold  # noqa: E402

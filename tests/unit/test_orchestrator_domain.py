@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from chassis.faults import AgentNotFound, RunEnded, SettingsInvalid
 from hypothesis import given
 from hypothesis import strategies as st
+
+from chassis.faults import AgentNotFound, RunEnded, SettingsInvalid
 from orchestrator.domain import events as e
 from orchestrator.domain.commands import Cancel, Steer, handle
 from orchestrator.domain.history import estimate, select

@@ -6,8 +6,9 @@ import json
 from pathlib import Path
 
 import pytest
-from behest.event.v1 import event_pb2
 from google.protobuf import json_format
+
+from behest.event.v1 import event_pb2
 from orchestrator.domain.run import IllegalEvent, Run, fold
 from orchestrator.wire import event_from_proto, event_to_proto
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
 from behest.agent.v1 import agent_pb2
 from behest.chat.v1 import chat_pb2
 from chassis.faults import ProviderRateLimited, ProviderRequestRefused, ServiceUnavailable, StreamIncomplete
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from kit.loop import Bench, CountedTools, MemoryJournal, ScriptedModels, StoppedClock, unanswered
 from orchestrator.domain import events as e
 from orchestrator.domain.run import LEGAL, IllegalEvent, Phase, Recorded, Run, evolve, fold

@@ -10,9 +10,8 @@ from behest.session.v1.journal_service_pb2_grpc import JournalServiceStub
 from chassis.faults import CallCancelled, ShuttingDown
 from chassis.rpc import StubChannel
 from chassis.world import Clock
-from orchestrator.adapters.rpc_store import AWAY
 from orchestrator.domain.values import Body
-from orchestrator.operations.ports import Patience, Place, RunPage, RunQuery, Scope
+from orchestrator.operations.ports import AWAY, Patience, Place, RunPage, RunQuery, Scope
 
 
 class Cancellable(Protocol):

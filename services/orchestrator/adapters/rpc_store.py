@@ -10,19 +10,15 @@ from behest.session.v1 import journal_service_pb2 as journal_pb2
 from behest.session.v1 import session_pb2, session_service_pb2
 from behest.session.v1.journal_service_pb2_grpc import JournalServiceStub
 from behest.session.v1.session_service_pb2_grpc import SessionServiceStub
-from chassis.faults import ServiceUnavailable, ShuttingDown, StorageUnavailable
 from chassis.rpc import StubChannel, current_call
 from chassis.world import Clock
 from orchestrator.domain import events as e
 from orchestrator.domain.run import Phase, Recorded, Run
 from orchestrator.domain.values import Entry, RunId, SessionId
-from orchestrator.operations.ports import Assignment, Batch, Instruction, Lease, Opened, Order, Patience, SignOfLife, Spent
+from orchestrator.operations.ports import AWAY, Assignment, Batch, Instruction, Lease, Opened, Order, Patience, SignOfLife, Spent
 from orchestrator.wire import entry_from_proto, event_from_proto, event_to_proto, failure_to_proto, usage_to_proto
 
 ENDED_STATES = frozenset({run_pb2.RUN_STATE_COMPLETED, run_pb2.RUN_STATE_FAILED, run_pb2.RUN_STATE_CANCELLED})
-
-AWAY = (ServiceUnavailable, StorageUnavailable, ShuttingDown)
-"""Faults of a store that may come back: an append is asked again until the lease says otherwise."""
 
 
 class RpcJournal:

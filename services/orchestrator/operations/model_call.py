@@ -13,7 +13,7 @@ from orchestrator.operations.coalesce import Coalescer
 from orchestrator.operations.context import Context, Window
 from orchestrator.operations.inbox import Inbox, Signal
 from orchestrator.operations.log import Log
-from orchestrator.operations.ports import Answer, Ask, Output, Patience, Ports, Spent, Toolset
+from orchestrator.operations.ports import AWAY, Answer, Ask, Output, Patience, Ports, Spent, Toolset
 
 WillRetry = Callable[[Run, Failure], bool]
 
@@ -75,7 +75,7 @@ class ModelCall:
         patience_ends, backoff = attempt.began + self._patience.neighbour, self._patience.backoff
         while True:
             fault = await self._stream(ask, attempt)
-            lost = isinstance(fault, ServiceUnavailable) and attempt.first_output is None
+            lost = isinstance(fault, AWAY) and attempt.first_output is None
             if not lost or self._clock.monotonic() >= patience_ends or await self._stopping():
                 break
             await self._signal.wait(backoff)

@@ -7,6 +7,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from chassis.faults import ServiceUnavailable, ShuttingDown, StorageUnavailable, ToolsExhausted
 from orchestrator.domain import events as e
 from orchestrator.domain.run import Recorded, Run
 from orchestrator.domain.values import (
@@ -326,6 +327,10 @@ class Ports:
     models: Models
     tools: Tools
     scribe: Scribe
+
+
+AWAY = (ServiceUnavailable, ShuttingDown, StorageUnavailable, ToolsExhausted)
+"""Faults of a neighbour that may come back: asking again with the same key is harmless, and within the patience it is done."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from orchestrator.domain.values import CallId, Entry, ToolCall
 from orchestrator.operations.coalesce import Coalescer
 from orchestrator.operations.inbox import Inbox, Signal
 from orchestrator.operations.log import Log
-from orchestrator.operations.ports import Outcome, Patience, Ports
+from orchestrator.operations.ports import AWAY, Outcome, Patience, Ports
 
 
 class ToolBatch:
@@ -42,7 +42,7 @@ class ToolBatch:
             fault = await self._stream(calls, outcomes)
             if len(outcomes) == len(calls) or await self._stopping():
                 break
-            lost = fault is None or isinstance(fault, ServiceUnavailable)
+            lost = fault is None or isinstance(fault, AWAY)
             if not lost or self._clock.monotonic() >= patience_ends:
                 self._record(calls, outcomes)
                 raise fault or ServiceUnavailable("the tool executor ended its stream before every call had a result")
@@ -91,7 +91,7 @@ class ToolBatch:
     async def _cancel(self, calls: Sequence[ToolCall]) -> None:
         try:
             await self._ports.tools.cancel(self._log.run, calls)
-        except ServiceUnavailable:
+        except AWAY:
             return  # an executor that is away is not running them
 
     def _record(self, calls: Sequence[ToolCall], outcomes: dict[CallId, Outcome]) -> None:

@@ -1,0 +1,68 @@
+"""The call under way: who asks, until when, in which trace. Set by the pipeline, read by whoever needs it."""
+
+from __future__ import annotations
+
+import contextlib
+import contextvars
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+DEFAULT_TENANT = "default"
+
+TENANT_KEY = "behest-tenant"
+TRACE_KEY = "traceparent"
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One call as its handler sees it.
+
+    `deadline` is a `time.monotonic()` moment, None for no deadline. `metadata` holds the request's text metadata, keys in lower case.
+    """
+
+    method: str = ""
+    tenant: str = DEFAULT_TENANT
+    deadline: float | None = None
+    traceparent: str = ""
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    peer: str = ""
+
+    def remaining(self) -> float | None:
+        """Seconds until the deadline, at least 0; None without one."""
+        return None if self.deadline is None else max(0.0, self.deadline - time.monotonic())
+
+
+CURRENT: contextvars.ContextVar[Call] = contextvars.ContextVar("behest_call")
+_OUTSIDE = Call()
+
+
+def current_call() -> Call:
+    """The call under way; outside of any, one of the default tenant without deadline."""
+    return CURRENT.get(_OUTSIDE)
+
+
+@contextlib.contextmanager
+def call_scope(call: Call) -> Iterator[Call]:
+    """Makes call the one under way, for this task and those it starts."""
+    token = CURRENT.set(call)
+    try:
+        yield call
+    finally:
+        CURRENT.reset(token)
+
+
+def outgoing_metadata(call: Call) -> dict[str, str]:
+    """What a call made on behalf of this one carries along."""
+    metadata = {TENANT_KEY: call.tenant}
+    if call.traceparent:
+        metadata[TRACE_KEY] = call.traceparent
+    return metadata
+
+
+def shorter(own: float | None, call: Call) -> float | None:
+    """The timeout of a call made on behalf of this one: the smaller of its own and what remains, None when neither is bound."""
+    remaining = call.remaining()
+    if own is None or remaining is None:
+        return remaining if own is None else own
+    return min(own, remaining)

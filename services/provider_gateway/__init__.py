@@ -1,0 +1,1 @@
+"""The provider gateway: one contract for models of every provider."""

@@ -1,0 +1,1 @@
+"""What speaks to the outside: one folder per provider protocol, and the HTTP they share."""

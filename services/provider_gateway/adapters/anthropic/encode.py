@@ -1,0 +1,285 @@
+"""Writes a request in the words of Anthropic Messages."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from provider_gateway.adapters.anthropic.call_ids import accepted_id
+from provider_gateway.adapters.anthropic.thinking import Thinking, thinking
+from provider_gateway.adapters.wire import json_bytes, not_expressible, raw, states
+from provider_gateway.domain.answers import RequestWarning
+from provider_gateway.domain.chat import (
+    Blob,
+    ChatRequest,
+    DocumentPart,
+    FormatKind,
+    ImagePart,
+    JsonPart,
+    Message,
+    OpaquePart,
+    OpaqueState,
+    Part,
+    ReasoningPart,
+    RefusalPart,
+    Role,
+    TextPart,
+    ToolCall,
+    ToolChoiceMode,
+    ToolDefinition,
+)
+from provider_gateway.operations.ports import ModelCall
+
+Body = dict[str, Any]
+Blocks = list[Body]
+
+PROVIDER = "anthropic"
+DEFAULT_MAX_TOKENS = 4096  # the API demands a number; used where neither the request nor the catalogue has one
+MAX_DEFAULT_TOKENS = 32_000  # what is asked for unasked, however much the model could write
+_EMPTY_SCHEMA = b'{"type":"object","properties":{}}'
+_CHOICES: Mapping[ToolChoiceMode, str] = {
+    ToolChoiceMode.AUTO: "auto",
+    ToolChoiceMode.NONE: "none",
+    ToolChoiceMode.REQUIRED: "any",
+    ToolChoiceMode.NAMED: "tool",
+}
+
+
+@dataclass(slots=True)
+class AnthropicEncoder:
+    """Writes one request, collecting what had to be adapted."""
+
+    warnings: list[RequestWarning]
+
+    def body(self, call: ModelCall, stream: bool) -> bytes:
+        """The request's body."""
+        request = call.request
+        thought = self._thinking(call)
+        body: Body = {"model": call.model, "max_tokens": thought.max_tokens, "messages": self._messages(request)}
+        system = self._system(request.messages)
+        if system:
+            body["system"] = system
+        if request.tools:
+            body["tools"] = [_tool(tool) for tool in request.tools]
+        body |= self._choice(request)
+        body |= self._sampling(request, thinks=bool(thought.fields))
+        body |= thought.fields
+        body |= self._output(request, thought)
+        body |= self._labels(request)
+        if stream:
+            body["stream"] = True
+        return json_bytes(body)
+
+    def _thinking(self, call: ModelCall) -> Thinking:
+        request, sampling = call.request, call.request.sampling
+        limit = sampling.max_output_tokens or min(call.max_output_tokens, MAX_DEFAULT_TOKENS) or DEFAULT_MAX_TOKENS
+        thought = thinking(sampling.reasoning_effort, call.model, limit, bool(request.tools) and request.tool_choice.forces)
+        if thought.off:
+            self._warn("sampling.reasoning_effort", thought.off)
+        return thought
+
+    def _system(self, messages: tuple[Message, ...]) -> Blocks:
+        leading = messages[: _leading_systems(messages)]
+        return [
+            {"type": "text", "text": self._plain(f"messages[{place}].parts[{at}]", part)}
+            for place, message in enumerate(leading)
+            for at, part in enumerate(message.parts)
+        ]
+
+    def _messages(self, request: ChatRequest) -> Blocks:
+        turns: Blocks = []
+        for place in range(_leading_systems(request.messages), len(request.messages)):
+            message = request.messages[place]
+            role = "assistant" if message.role is Role.ASSISTANT else "user"
+            blocks = self._blocks(f"messages[{place}]", message)
+            if turns and turns[-1]["role"] == role:
+                turns[-1]["content"] += blocks
+            elif blocks:
+                turns.append({"role": role, "content": blocks})
+        return turns
+
+    def _blocks(self, path: str, message: Message) -> Blocks:
+        match message.role:
+            case Role.SYSTEM:
+                self._warn(path, "a system message after the first turn is sent as marked text of the user's turn")
+                text = "\n".join(self._plain(f"{path}.parts[{at}]", part) for at, part in enumerate(message.parts))
+                return [{"type": "text", "text": f"<system>\n{text}\n</system>"}]
+            case Role.USER:
+                return self._content(path, message.parts)
+            case Role.TOOL:
+                return [self._tool_result(path, message)]
+            case Role.ASSISTANT:
+                return self._assistant(path, message)
+
+    def _plain(self, path: str, part: Part) -> str:
+        match part:
+            case TextPart(text):
+                return text
+            case JsonPart(data):
+                return data.decode()
+        raise not_expressible(path, PROVIDER, "system messages hold text and JSON only; move the rest into a user message")
+
+    def _content(self, path: str, parts: tuple[Part, ...]) -> Blocks:
+        blocks = [self._user_part(f"{path}.parts[{at}]", part) for at, part in enumerate(parts)]
+        return [block for block in blocks if block]
+
+    def _user_part(self, path: str, part: Part) -> Body:
+        match part:
+            case TextPart(text):
+                return _text(text)
+            case JsonPart(data):
+                return _text(data.decode())
+            case ImagePart(blob):
+                if blob.name:
+                    self._warn(f"{path}.image.name", "the name of an image is not sent")
+                return {"type": "image", "source": _source(blob)}
+            case DocumentPart(blob):
+                return self._document(path, blob)
+        raise not_expressible(path, PROVIDER, "user and tool messages hold text, JSON, images and documents")
+
+    def _document(self, path: str, blob: Blob) -> Body:
+        body: Body = {"type": "document", "source": _source(blob)}
+        if blob.data and blob.media_type.startswith("text/"):
+            body["source"] = {"type": "text", "media_type": "text/plain", "data": blob.data.decode("utf-8", "replace")}
+        elif blob.data and blob.media_type != "application/pdf":
+            raise not_expressible(f"{path}.document.media_type", PROVIDER, f"{blob.media_type} is not PDF or text; convert it")
+        return body | ({"title": blob.name} if blob.name else {})
+
+    def _tool_result(self, path: str, message: Message) -> Body:
+        blocks = self._content(path, message.parts)
+        body: Body = {"type": "tool_result", "tool_use_id": accepted_id(message.tool_call_id)}
+        if blocks:
+            body["content"] = blocks[0]["text"] if len(blocks) == 1 and blocks[0]["type"] == "text" else blocks
+        return body | ({"is_error": True} if message.is_error else {})
+
+    def _assistant(self, path: str, message: Message) -> Blocks:
+        blocks: Blocks = []
+        for at, part in enumerate(message.parts):
+            block = self._assistant_part(f"{path}.parts[{at}]", part, blocks)
+            if block:
+                blocks.append(block)
+        return blocks + [self._call(f"{path}.tool_calls[{at}]", call) for at, call in enumerate(message.tool_calls)]
+
+    def _assistant_part(self, path: str, part: Part, before: Blocks) -> Body:
+        match part:
+            case TextPart(text) | RefusalPart(text):
+                return _text(text)
+            case JsonPart(data):
+                return _text(data.decode())
+            case ReasoningPart():
+                return self._reasoning(path, part)
+            case OpaquePart(state):
+                return self._opaque(path, state, before)
+        raise not_expressible(path, PROVIDER, "assistant messages hold no images or documents; move it into a user message")
+
+    def _reasoning(self, path: str, part: ReasoningPart) -> Body:
+        state = part.state
+        if state is None or state.provider != PROVIDER:
+            self._warn(path, f"reasoning without {PROVIDER}'s own signature is not sent to it")
+            return {}
+        if state.kind == "redacted_thinking":
+            return {"type": "redacted_thinking", "data": state.data.decode()}
+        return {"type": "thinking", "thinking": part.text, "signature": state.data.decode()}
+
+    def _opaque(self, path: str, state: OpaqueState, before: Blocks) -> Body:
+        if state.provider != PROVIDER:
+            self._warn(path, f"a block of {state.provider} is not sent to {PROVIDER}")
+            return {}
+        value = msgspec.json.decode(state.data)
+        if state.kind == "citations":
+            if before and before[-1]["type"] == "text":
+                before[-1]["citations"] = value
+            return {}
+        return value if isinstance(value, dict) else {}
+
+    def _call(self, path: str, call: ToolCall) -> Body:
+        body: Body = {"type": "tool_use", "id": accepted_id(call.id), "name": call.name, "input": self._input(path, call)}
+        own = [state for state in call.provider_state if state.provider == PROVIDER]
+        return body | {state.kind: raw(state.data) for state in own}
+
+    def _input(self, path: str, call: ToolCall) -> Any:
+        try:
+            value = msgspec.json.decode(call.arguments)
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            value = None
+        if isinstance(value, dict):
+            return raw(call.arguments)
+        self._warn(f"{path}.arguments", "not a JSON object; sent as {'invalid_arguments': text}")
+        return {"invalid_arguments": call.arguments.decode("utf-8", "replace")}
+
+    def _choice(self, request: ChatRequest) -> Body:
+        word = _CHOICES.get(request.tool_choice.mode)
+        serial = request.parallel_tool_calls is False
+        if not request.tools or (word is None and not serial):
+            return {}
+        choice: Body = {"type": word or "auto"}
+        if word == "tool":
+            choice["name"] = request.tool_choice.name
+        if serial and word != "none":
+            choice["disable_parallel_tool_use"] = True
+        return {"tool_choice": choice}
+
+    def _sampling(self, request: ChatRequest, thinks: bool) -> Body:
+        sampling = request.sampling
+        body: Body = {"top_p": sampling.top_p, "stop_sequences": list(sampling.stop) or None}
+        if sampling.temperature is not None and sampling.temperature > 1:
+            raise not_expressible("sampling.temperature", PROVIDER, "its range is 0 to 1")
+        if thinks and sampling.temperature is not None:
+            self._warn("sampling.temperature", "left out: the model sets it when it thinks")
+        else:
+            body["temperature"] = sampling.temperature
+        if sampling.seed is not None:
+            self._warn("sampling.seed", f"left out: {PROVIDER} takes no seed")
+        return {name: value for name, value in body.items() if value is not None}
+
+    def _output(self, request: ChatRequest, thought: Thinking) -> Body:
+        answer = request.response_format
+        output: Body = dict(thought.output)
+        if answer.kind is FormatKind.JSON_OBJECT:
+            raise not_expressible("response_format.kind", PROVIDER, "ask for KIND_JSON_SCHEMA instead of KIND_JSON_OBJECT")
+        if answer.kind is FormatKind.JSON_SCHEMA:
+            output["format"] = {"type": "json_schema", "schema": raw(answer.schema)}
+        return {"output_config": output} if output else {}
+
+    def _labels(self, request: ChatRequest) -> Body:
+        body: Body = {}
+        kept = sorted(set(request.metadata) - {"user_id"})
+        if kept:
+            self._warn("metadata", f"{', '.join(kept)} stay in behest's records; only user_id is sent to {PROVIDER}")
+        if "user_id" in request.metadata:
+            body["metadata"] = {"user_id": request.metadata["user_id"]}
+        containers = [data for message in request.messages for data in states(message, PROVIDER, "container")]
+        if containers:
+            body["container"] = msgspec.json.decode(containers[-1])["id"]
+        return body
+
+    def _warn(self, path: str, message: str) -> None:
+        self.warnings.append(RequestWarning(path, message))
+
+
+def _leading_systems(messages: tuple[Message, ...]) -> int:
+    return next((place for place, message in enumerate(messages) if message.role is not Role.SYSTEM), len(messages))
+
+
+def _text(text: str) -> Body:
+    """A text block; none for blank text, which the API refuses and which says nothing."""
+    return {"type": "text", "text": text} if text.strip() else {}
+
+
+def _source(blob: Blob) -> Body:
+    if blob.url:
+        return {"type": "url", "url": blob.url}
+    return {"type": "base64", "media_type": blob.media_type, "data": base64.b64encode(blob.data).decode()}
+
+
+def _tool(tool: ToolDefinition) -> Body:
+    body: Body = {"name": tool.name, "input_schema": raw(tool.parameters or _EMPTY_SCHEMA)}
+    if tool.description:
+        body["description"] = tool.description
+    if tool.strict:
+        body["strict"] = True
+    return body

@@ -1,0 +1,47 @@
+"""The Messages protocol as one value: what the HTTP provider is given."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from chassis.faults import Fault
+from provider_gateway.adapters.anthropic.decode import AnthropicStream, message_result
+from provider_gateway.adapters.anthropic.encode import AnthropicEncoder
+from provider_gateway.adapters.wire import Encoded
+from provider_gateway.domain.answers import ChatResult
+from provider_gateway.operations.ports import ModelCall
+
+PATH = "/v1/messages"
+VERSION = "2023-06-01"
+
+
+@dataclass(frozen=True, slots=True)
+class AnthropicWire:
+    """Messages as the provider configured under `provider` speaks it. Its state is good at every server that serves Claude."""
+
+    provider: str
+    adapter: str = "anthropic"
+
+    def headers(self, key: str) -> Mapping[str, str]:
+        """The headers that carry the key and the version."""
+        version = {"anthropic-version": VERSION}
+        return version | {"x-api-key": key} if key else version
+
+    def encode(self, call: ModelCall, *, stream: bool) -> Encoded:
+        """The request."""
+        encoder = AnthropicEncoder([])
+        body = encoder.body(call, stream)
+        return Encoded(PATH, body, tuple(encoder.warnings))
+
+    def decode(self, body: bytes) -> ChatResult:
+        """The answer that was given at once."""
+        return message_result(self.provider, body)
+
+    def decoder(self) -> AnthropicStream:
+        """A decoder for one streamed answer."""
+        return AnthropicStream(self.provider)
+
+    def relaxed(self, _: Fault) -> AnthropicWire | None:
+        """None: the gateway sends no field that a server could do without."""
+        return None

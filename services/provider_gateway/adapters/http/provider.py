@@ -1,0 +1,208 @@
+"""A provider behind HTTP: sends what its wire encodes, reads what comes back, and makes a typed fault of everything else."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
+from contextlib import aclosing, asynccontextmanager
+from dataclasses import dataclass, replace
+
+from chassis.faults import (
+    Fault,
+    ProviderCredentialsMissing,
+    ProviderResponseInvalid,
+    ProviderTimeout,
+    ProviderUnavailable,
+    SettingsInvalid,
+    StreamIncomplete,
+)
+from chassis.world import Clock
+from provider_gateway.adapters.http.refusals import Refused, fault_of, refusal_of
+from provider_gateway.adapters.http.sse import MAX_EVENT_BYTES, SseParser
+from provider_gateway.adapters.http.transport import (
+    BodyCut,
+    ConnectFailed,
+    ConnectTimedOut,
+    Http,
+    HttpResponse,
+    NotHttp,
+    TransportError,
+)
+from provider_gateway.adapters.wire import Encoded, RefusedInStream, StreamDecoder, Wire
+from provider_gateway.domain.answers import ChatEvent, ChatResult, Finished, RequestWarning, burst
+from provider_gateway.operations.ports import ModelCall
+
+MAX_BODY_BYTES = 64 * 1024 * 1024
+MAX_ERROR_BYTES = 64 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """Where a provider is and how to get in. `key` raises SettingsInvalid when the key is not there; None needs none."""
+
+    base_url: str
+    key: Callable[[], str] | None = None
+    headers: Mapping[str, str] | None = None
+    event_bytes: int = MAX_EVENT_BYTES
+
+
+class HttpProvider:
+    """A provider that speaks `wire` at `endpoint`."""
+
+    def __init__(self, name: str, wire: Wire, endpoint: Endpoint, http: Http, clock: Clock) -> None:
+        self.name, self.adapter, self.base_url = name, wire.adapter, endpoint.base_url
+        self._wire, self._endpoint, self._http, self._clock = wire, endpoint, http, clock
+
+    def problem(self) -> str:
+        """Why it cannot be called; empty when it can."""
+        try:
+            self._key()
+        except ProviderCredentialsMissing as fault:
+            return fault.message
+        return ""
+
+    async def complete(self, call: ModelCall) -> ChatResult:
+        """The whole answer, asked for without streaming."""
+        try:
+            return await self._complete(call)
+        except Fault as fault:
+            self._relax(fault)
+        return await self._complete(call)
+
+    async def stream(self, call: ModelCall) -> AsyncGenerator[Sequence[ChatEvent], None]:
+        """The answer as it comes."""
+        begun = False
+        try:
+            async with aclosing(self._stream(call)) as batches:
+                async for batch in batches:
+                    begun = True
+                    yield batch
+            return
+        except Fault as fault:
+            if begun:
+                raise
+            self._relax(fault)
+        async with aclosing(self._stream(call)) as batches:
+            async for batch in batches:
+                yield batch
+
+    def _relax(self, fault: Fault) -> None:
+        """Leaves out, from now on, the optional field that the server refused; raises the fault when it was something else."""
+        relaxed = self._wire.relaxed(fault)
+        if relaxed is None:
+            raise fault
+        self._wire = relaxed
+
+    async def _complete(self, call: ModelCall) -> ChatResult:
+        encoded = self._wire.encode(call, stream=False)
+        async with self._exchange(call, encoded, "application/json") as response:
+            return _warned(self._wire.decode(await self._body(response)), encoded.warnings)
+
+    async def _stream(self, call: ModelCall) -> AsyncGenerator[Sequence[ChatEvent], None]:
+        encoded = self._wire.encode(call, stream=True)
+        async with self._exchange(call, encoded, "text/event-stream") as response:
+            if "json" in response.headers.get("content-type", ""):  # an error in a 200, or a server that does not stream
+                result = _warned(self._wire.decode(await self._body(response)), encoded.warnings)
+                yield burst(result)
+                return
+            async for batch in self._batches(response, self._wire.decoder()):
+                yield _finished_warned(batch, encoded.warnings)
+
+    async def _batches(self, response: HttpResponse, decoder: StreamDecoder) -> AsyncGenerator[list[ChatEvent], None]:
+        parser, read, begun = SseParser(self._endpoint.event_bytes), response.read, False
+        while piece := await read():
+            try:
+                batch = decoder.feed(parser.feed(piece))
+            except (RefusedInStream, ProviderResponseInvalid):
+                if begun:  # what came before the trouble is part of what was produced
+                    yield decoder.drain()
+                raise
+            begun = begun or bool(batch)
+            yield batch
+        try:
+            rest = decoder.feed(parser.end())
+        except ProviderResponseInvalid:  # the last event was cut in the middle
+            raise self._incomplete("the last event is cut") from None
+        yield rest + decoder.end()
+
+    @asynccontextmanager
+    async def _exchange(self, call: ModelCall, encoded: Encoded, accept: str) -> AsyncIterator[HttpResponse]:
+        """A successful response; everything that goes wrong in it comes out as a fault."""
+        key = self._key()
+        refused = Refused(self.name, call.model, key)
+        headers = {
+            "content-type": "application/json",
+            "accept": accept,
+            "accept-encoding": "identity",  # inflating costs more than it saves on small events
+            **self._wire.headers(key),
+            **(self._endpoint.headers or {}),
+        }
+        try:
+            async with self._http.post(self._endpoint.base_url + encoded.path, headers, encoded.body) as response:
+                if not 200 <= response.status < 300:
+                    refusal = refusal_of(response.status, await self._start_of(response))
+                    raise fault_of(refusal, refused, response.headers, self._clock.now())
+                yield response
+        except RefusedInStream as error:
+            raise fault_of(error.refusal, refused) from None
+        except TransportError as error:
+            raise self._transport_fault(error, streaming=accept == "text/event-stream") from None
+
+    async def _body(self, response: HttpResponse) -> bytes:
+        pieces, size = [], 0
+        while piece := await response.read():
+            pieces.append(piece)
+            size += len(piece)
+            if size > MAX_BODY_BYTES:
+                raise ProviderResponseInvalid(
+                    f"{self.name} sent a body of more than {MAX_BODY_BYTES} bytes; ask for less output", metadata={"provider": self.name}
+                )
+        return b"".join(pieces)
+
+    async def _start_of(self, response: HttpResponse) -> bytes:
+        body = b""
+        while len(body) < MAX_ERROR_BYTES and (piece := await response.read()):
+            body += piece
+        return body
+
+    def _key(self) -> str:
+        if self._endpoint.key is None:
+            return ""
+        try:
+            return self._endpoint.key()
+        except SettingsInvalid as fault:
+            raise ProviderCredentialsMissing(
+                f"{self.name} has no API key: {fault.message}", metadata={"provider": self.name, **fault.metadata}
+            ) from None
+
+    def _transport_fault(self, error: TransportError, streaming: bool) -> Fault:
+        metadata = {"provider": self.name}
+        where = self.base_url
+        match error:
+            case ConnectTimedOut():
+                return ProviderTimeout(
+                    f"{self.name} accepts no connection at {where} in time; check base_url and the network", metadata=metadata
+                )
+            case ConnectFailed():
+                return ProviderUnavailable(
+                    f"{self.name} cannot be reached at {where}: {error}; check base_url and the network", metadata=metadata
+                )
+            case BodyCut() if streaming:
+                return self._incomplete(str(error))
+            case NotHttp():
+                return ProviderResponseInvalid(f"{self.name} does not speak HTTP at {where}: {error}; check base_url", metadata=metadata)
+        return ProviderUnavailable(f"{self.name} broke off its answer: {error}; retry", metadata=metadata)
+
+    def _incomplete(self, why: str) -> StreamIncomplete:
+        return StreamIncomplete(
+            f"{self.name} broke off the stream ({why}); what came is a part of the answer", metadata={"provider": self.name}
+        )
+
+
+def _warned(result: ChatResult, warnings: tuple[RequestWarning, ...]) -> ChatResult:
+    return replace(result, warnings=warnings + result.warnings) if warnings else result
+
+
+def _finished_warned(batch: list[ChatEvent], warnings: tuple[RequestWarning, ...]) -> list[ChatEvent]:
+    if warnings and batch and isinstance(batch[-1], Finished):
+        batch[-1] = Finished(_warned(batch[-1].result, warnings))
+    return batch

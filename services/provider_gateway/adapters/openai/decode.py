@@ -1,0 +1,252 @@
+"""Reads the answers of OpenAI Chat Completions, whole or streamed: both go through the same assembly."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import msgspec
+
+from chassis.faults import StreamIncomplete
+from provider_gateway.adapters.http.refusals import refusal_in
+from provider_gateway.adapters.http.sse import SseEvent
+from provider_gateway.adapters.openai.shapes import COMPLETIONS, Call, Choice, Completion, Content, UsageShape
+from provider_gateway.adapters.wire import RefusedInStream, blob_of_url, malformed, opaque
+from provider_gateway.domain.answers import ChatEvent, ChatResult, FinishReason, RequestWarning, Usage
+from provider_gateway.domain.assembly import Assembly
+from provider_gateway.domain.chat import ImagePart, OpaquePart, OpaqueState
+
+DONE = b"[DONE]"
+_FINISH = {
+    "stop": FinishReason.STOP,
+    "tool_calls": FinishReason.TOOL_CALLS,
+    "function_call": FinishReason.TOOL_CALLS,
+    "length": FinishReason.LENGTH,
+    "content_filter": FinishReason.CONTENT_FILTER,
+    "refusal": FinishReason.REFUSAL,
+    "error": FinishReason.ERROR,
+}
+
+
+class OpenAiReader:
+    """Reads the chunks of one answer; a whole completion is one large chunk."""
+
+    def __init__(self, origin: str, provider: str) -> None:
+        self.answer = Assembly(provider)
+        self._origin = origin
+        self._details: list[Any] = []
+        self._notes: dict[str, list[Any]] = {}
+        self._last_key: object = None
+        self._aliases: dict[object, object] = {}
+
+    def take(self, chunk: Completion, raw: bytes) -> None:
+        """One chunk; raw is shown when it makes no sense."""
+        if chunk.error:
+            raise RefusedInStream(refusal_in({"error": chunk.error}))
+        if chunk.choices is None and chunk.usage is None and chunk.id is None:
+            raise malformed(self.answer.provider, "a chunk", raw)
+        if chunk.id or chunk.model or chunk.choices:
+            self.answer.started(chunk.model or "", chunk.id or "")
+        for choice in chunk.choices or ():
+            self._choice(choice)
+        self._report(chunk)
+        self._note("citations", chunk.citations)
+        self._note("search_results", chunk.search_results)
+
+    def result(self) -> ChatResult:
+        """The whole answer so far."""
+        self._settle()
+        return self.answer.result()
+
+    def complete(self) -> list[ChatEvent]:
+        """The last steps."""
+        self._settle()
+        return self.answer.complete()
+
+    def _settle(self) -> None:
+        if self._details:
+            self.answer.reasoning_state(opaque(self._origin, "reasoning_details", self._details))
+        self.answer.provider_state += [opaque(self._origin, kind, value) for kind, value in self._notes.items()]
+
+    def _choice(self, choice: Choice) -> None:
+        if choice.index:
+            self._extra_choice(choice.index)
+            return
+        if choice.error:
+            raise RefusedInStream(refusal_in({"error": choice.error}))
+        content = choice.delta or choice.message
+        if content is not None:
+            self._content(content)
+        if choice.finish_reason:
+            self.answer.finish_raw = choice.finish_reason
+            self.answer.finish = _FINISH.get(choice.finish_reason, FinishReason.UNKNOWN)
+
+    def _extra_choice(self, index: int) -> None:
+        warning = RequestWarning("", f"{self.answer.provider} gave a choice {index} that was not asked for; it is left out")
+        if warning not in self.answer.warnings:
+            self.answer.warnings.append(warning)
+
+    def _content(self, content: Content) -> None:
+        for kind, piece in (("reasoning_content", content.reasoning_content), ("reasoning", content.reasoning)):
+            if piece:
+                self.answer.reasoning(piece)
+                self.answer.reasoning_state(OpaqueState(self._origin, kind, b""))
+                break
+        if content.content:
+            self._text(content.content)
+        if content.refusal:
+            self.answer.refusal(content.refusal)
+        for call in content.tool_calls or ():
+            self._call(call)
+        if content.reasoning_details:
+            merge_details(self._details, content.reasoning_details)
+        if content.images or content.annotations or content.audio:
+            self._rarities(content)
+
+    def _text(self, content: str | list[Any]) -> None:
+        if isinstance(content, str):
+            self.answer.text(content)
+            return
+        for item in content:
+            kind = item.get("type") if isinstance(item, dict) else None
+            if kind == "text":
+                self.answer.text(str(item.get("text", "")))
+            elif kind == "thinking":
+                self.answer.reasoning(_thinking(item.get("thinking")))
+                self.answer.reasoning_state(OpaqueState(self._origin, "thinking", b""))
+            else:
+                self.answer.part(OpaquePart(opaque(self._origin, "content", item)))
+
+    def _rarities(self, content: Content) -> None:
+        for image in content.images or ():
+            url = image.get("image_url", {}).get("url", "") if isinstance(image, dict) else ""
+            self.answer.part(ImagePart(blob_of_url(url)) if url else OpaquePart(opaque(self._origin, "content", image)))
+        for annotation in content.annotations or ():
+            self._notes.setdefault("annotations", []).append(annotation)
+        if content.audio:
+            self._notes.setdefault("audio", []).append(content.audio)
+
+    def _call(self, piece: Call) -> None:
+        key = self._key(piece)
+        function = piece.function
+        name = (function.name if function else None) or ""
+        if self.answer.call_id(key) is None:
+            self.answer.open_call(key, piece.id or "", name)
+        elif name:
+            self.answer.rename_call(key, name)
+        self._last_key = key
+        if function is not None and function.arguments:
+            self.answer.arguments(key, _arguments(function.arguments))
+        if piece.extra_content is not None:
+            self.answer.call_state(key, opaque(self._origin, "extra_content", piece.extra_content))
+
+    def _key(self, piece: Call) -> object:
+        """Which call a piece belongs to: by index, but a new id with a name is a new call even where the server reuses the index."""
+        named = piece.function is not None and bool(piece.function.name)
+        if piece.index is None:
+            return piece.id or (("unnamed", id(piece)) if named or self._last_key is None else self._last_key)
+        key = self._aliases.get(piece.index, piece.index)
+        known = self.answer.call_id(key)
+        if known is not None and piece.id and piece.id != known and named:
+            self._aliases[piece.index] = key = (piece.index, piece.id)
+        return key
+
+    def _report(self, chunk: Completion) -> None:
+        usage = chunk.usage or (chunk.x_groq.usage if chunk.x_groq else None)
+        if usage is not None:
+            self.answer.report(usage_of(usage))
+
+    def _note(self, kind: str, value: list[Any] | None) -> None:
+        if value:
+            self._notes[kind] = value
+
+
+class OpenAiStream:
+    """Decodes one streamed answer.
+
+    A stream is whole when a finish reason came and then `[DONE]` or a clean end: some servers leave `[DONE]` out, none leaves the
+    finish reason out of a whole answer.
+    """
+
+    def __init__(self, origin: str, provider: str) -> None:
+        self._reader = OpenAiReader(origin, provider)
+        self._provider = provider
+        self._done = False
+
+    def feed(self, events: Iterable[SseEvent]) -> list[ChatEvent]:
+        """What these events mean."""
+        for event in events:
+            if event.data[:6] == DONE:
+                self._done = True
+            elif not self._done and event.data:
+                self._reader.take(completion(self._provider, event.data), event.data)
+        return self.drain()
+
+    def drain(self) -> list[ChatEvent]:
+        """What was understood so far and not given yet."""
+        return self._reader.answer.drain()
+
+    def end(self) -> list[ChatEvent]:
+        """The last steps, or StreamIncomplete."""
+        if self._reader.answer.finish is None:
+            raise StreamIncomplete(
+                f"{self._provider} ended the stream before a finish reason; what came is a part of the answer",
+                metadata={"provider": self._provider},
+            )
+        return self._reader.complete()
+
+
+def completion(provider: str, data: bytes) -> Completion:
+    """A completion or chunk from its bytes."""
+    try:
+        return COMPLETIONS.decode(data)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        raise malformed(provider, "something", data) from None
+
+
+def usage_of(usage: UsageShape) -> Usage:
+    """Usage in the contract's words."""
+    prompt, completion_details = usage.prompt_tokens_details, usage.completion_tokens_details
+    cached = (prompt.cached_tokens if prompt else None) or usage.cached_tokens or usage.prompt_cache_hit_tokens
+    reasoning = (completion_details.reasoning_tokens if completion_details else None) or 0
+    read, written = usage.prompt_tokens or 0, usage.completion_tokens or 0
+    beside = usage.total_tokens is not None and read + written + reasoning == usage.total_tokens and reasoning > 0
+    return Usage(
+        input_tokens=read,
+        output_tokens=written + reasoning if beside else written,  # xAI counts reasoning beside the completion, OpenAI within
+        cache_read_tokens=cached or 0,
+        cache_write_tokens=(prompt.cache_write_tokens if prompt else None) or 0,
+        reasoning_tokens=reasoning,
+    )
+
+
+def merge_details(known: list[Any], fresh: list[Any]) -> None:
+    """Adds streamed reasoning details: a piece with the type and index of the last one continues it."""
+    for piece in fresh:
+        last = known[-1] if known else None
+        if isinstance(piece, dict) and isinstance(last, dict) and _continues(last, piece):
+            known[-1] = _joined(last, piece)
+        else:
+            known.append(piece)
+
+
+def _continues(last: dict[str, Any], piece: dict[str, Any]) -> bool:
+    return "index" in piece and all(piece.get(key) == last.get(key) for key in ("type", "index"))
+
+
+def _joined(first: dict[str, Any], second: dict[str, Any]) -> dict[str, Any]:
+    joined = dict(first)
+    for key, value in second.items():
+        grows = key in ("text", "summary", "data") and isinstance(value, str) and isinstance(joined.get(key), str)
+        joined[key] = joined[key] + value if grows else (value if value is not None else joined.get(key))
+    return joined
+
+
+def _thinking(value: Any) -> str:
+    if isinstance(value, list):
+        return "".join(str(item.get("text", "")) for item in value if isinstance(item, dict))
+    return str(value or "")
+
+
+def _arguments(arguments: str | dict[str, Any]) -> str:
+    return arguments if isinstance(arguments, str) else msgspec.json.encode(arguments).decode()

@@ -1,0 +1,117 @@
+"""What an HTTP provider's protocol is made of: a pure mapping from request to bytes and from bytes to answer."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol, Self
+
+import msgspec
+
+from chassis.faults import Fault, FieldNotExpressible, ProviderResponseInvalid
+from provider_gateway.adapters.http.refusals import Refusal
+from provider_gateway.adapters.http.sse import SseEvent
+from provider_gateway.domain.answers import ChatEvent, ChatResult, RequestWarning
+from provider_gateway.domain.chat import Blob, Message, OpaqueState
+from provider_gateway.operations.ports import ModelCall
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """A request ready to send: the path below the base URL, the body, and what was adapted."""
+
+    path: str
+    body: bytes
+    warnings: tuple[RequestWarning, ...] = ()
+
+
+class RefusedInStream(Exception):
+    """The provider reported an error inside a successful response; the caller makes a fault of the refusal."""
+
+    def __init__(self, refusal: Refusal) -> None:
+        super().__init__(refusal.message)
+        self.refusal = refusal
+
+
+class StreamDecoder(Protocol):
+    """Turns events of one response into steps of one answer."""
+
+    def feed(self, events: Iterable[SseEvent]) -> list[ChatEvent]:
+        """What these events mean. Raises RefusedInStream for an error event, ProviderResponseInvalid for garbage."""
+
+    def drain(self) -> list[ChatEvent]:
+        """What was understood before feed raised."""
+
+    def end(self) -> list[ChatEvent]:
+        """What the end of the stream means: the rest of the answer, or StreamIncomplete when the end marker did not come."""
+
+
+class Wire(Protocol):
+    """One provider protocol, without I/O."""
+
+    @property
+    def adapter(self) -> str:
+        """What the protocol is called in the configuration."""
+
+    def headers(self, key: str) -> Mapping[str, str]:
+        """The headers that carry the key; key may be empty where the provider needs none."""
+
+    def encode(self, call: ModelCall, *, stream: bool) -> Encoded:
+        """The request. Raises FieldNotExpressible naming the field that the protocol has no words for."""
+
+    def decode(self, body: bytes) -> ChatResult:
+        """The answer that was given at once. Raises RefusedInStream or ProviderResponseInvalid."""
+
+    def decoder(self) -> StreamDecoder:
+        """A decoder for one streamed answer."""
+
+    def relaxed(self, fault: Fault) -> Self | None:
+        """The same protocol without the optional field that fault complains about, None when it complains about something else."""
+
+
+def not_expressible(path: str, provider: str, remedy: str) -> FieldNotExpressible:
+    """The fault for a field that a provider has no words for."""
+    return FieldNotExpressible(f"{provider} cannot express {path}; {remedy}", metadata={"field": path, "provider": provider})
+
+
+def malformed(provider: str, what: str, data: bytes) -> ProviderResponseInvalid:
+    """The fault for bytes that are not the provider's protocol; shows their beginning."""
+    shown = data[:200].decode("utf-8", "replace")
+    return ProviderResponseInvalid(
+        f"{provider} sent {what} that is not its protocol: {shown!r}; check the provider's base_url and what stands between",
+        metadata={"provider": provider},
+    )
+
+
+def data_url(blob: Blob) -> str:
+    """A blob's bytes as a data URL."""
+    return f"data:{blob.media_type};base64,{base64.b64encode(blob.data).decode()}"
+
+
+def blob_of_url(url: str) -> Blob:
+    """A blob from an URL, which may be a data URL."""
+    if not url.startswith("data:"):
+        return Blob(url=url)
+    head, _, payload = url[5:].partition(",")
+    return Blob(data=base64.b64decode(payload), media_type=head.removesuffix(";base64"))
+
+
+def states(owner: Message, provider: str, kind: str) -> list[bytes]:
+    """The message's states of one kind that belong to provider."""
+    return [state.data for state in owner.provider_state if state.provider == provider and state.kind == kind]
+
+
+def raw(data: bytes) -> msgspec.Raw:
+    """JSON that is embedded as it stands."""
+    return msgspec.Raw(data)
+
+
+def json_bytes(value: Any) -> bytes:
+    """A value as JSON bytes."""
+    return msgspec.json.encode(value)
+
+
+def opaque(provider: str, kind: str, value: Any) -> OpaqueState:
+    """A JSON value as state that belongs to provider."""
+    return OpaqueState(provider, kind, json_bytes(value))

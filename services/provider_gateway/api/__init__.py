@@ -1,0 +1,1 @@
+"""The gRPC surface: proto to domain and back, one call between."""

@@ -1,0 +1,268 @@
+"""Between the contract's messages and the domain's values. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TypeVar
+
+from behest.chat.v1 import chat_pb2
+from behest.provider.v1 import provider_pb2, provider_service_pb2
+from chassis.faults import RequestInvalid, Violation
+from provider_gateway.domain.answers import (
+    ChatEvent,
+    ChatResult,
+    Finished,
+    ReasoningDelta,
+    RefusalDelta,
+    Started,
+    TextDelta,
+    ToolCallCompleted,
+    ToolCallDelta,
+    ToolCallStarted,
+    Usage,
+    UsageReport,
+)
+from provider_gateway.domain.chat import (
+    Blob,
+    ChatRequest,
+    DocumentPart,
+    FormatKind,
+    ImagePart,
+    JsonPart,
+    Message,
+    OpaquePart,
+    OpaqueState,
+    Part,
+    ReasoningEffort,
+    ReasoningPart,
+    RefusalPart,
+    ResponseFormat,
+    Role,
+    Sampling,
+    TextPart,
+    ToolCall,
+    ToolChoice,
+    ToolChoiceMode,
+    ToolDefinition,
+)
+from provider_gateway.domain.models import Capabilities, Model, Price, ProviderStatus
+
+E = TypeVar("E", Role, ToolChoiceMode, FormatKind, ReasoningEffort)
+
+
+def request_from(message: provider_service_pb2.ChatRequest) -> ChatRequest:
+    """The request; raises RequestInvalid for values that the contract does not have."""
+    return ChatRequest(
+        messages=tuple(message_from(m, f"messages[{place}]") for place, m in enumerate(message.messages)),
+        model=message.model,
+        request_id=message.request_id,
+        tools=tuple(ToolDefinition(t.name, t.description, t.parameters, t.strict) for t in message.tools),
+        tool_choice=ToolChoice(_enum(ToolChoiceMode, message.tool_choice.mode, "tool_choice.mode"), message.tool_choice.name),
+        response_format=_format_from(message.response_format),
+        sampling=_sampling_from(message.sampling),
+        metadata=dict(message.metadata),
+        parallel_tool_calls=message.parallel_tool_calls if message.HasField("parallel_tool_calls") else None,
+    )
+
+
+def message_from(message: chat_pb2.Message, path: str = "message") -> Message:
+    """One message of a conversation."""
+    return Message(
+        role=_enum(Role, message.role, f"{path}.role"),
+        parts=tuple(_part_from(part, f"{path}.parts[{place}]") for place, part in enumerate(message.parts)),
+        tool_calls=tuple(ToolCall(c.id, c.name, c.arguments, _states_from(c.provider_state)) for c in message.tool_calls),
+        tool_call_id=message.tool_call_id,
+        tool_name=message.tool_name,
+        is_error=message.is_error,
+        provider_state=_states_from(message.provider_state),
+    )
+
+
+def message_to(message: Message) -> chat_pb2.Message:
+    """One message of a conversation."""
+    return chat_pb2.Message(
+        role=message.role.value,  # type: ignore[arg-type] # the domain's numbers are the contract's
+        parts=[_part_to(part) for part in message.parts],
+        tool_calls=[_call_to(call) for call in message.tool_calls],
+        tool_call_id=message.tool_call_id,
+        tool_name=message.tool_name,
+        is_error=message.is_error,
+        provider_state=[_state_to(state) for state in message.provider_state],
+    )
+
+
+def result_to(result: ChatResult) -> provider_pb2.ChatResult:
+    """A complete answer."""
+    return provider_pb2.ChatResult(
+        message=message_to(result.message),
+        finish_reason=result.finish_reason.value,  # type: ignore[arg-type] # the domain's numbers are the contract's
+        finish_reason_raw=result.finish_reason_raw,
+        usage=usage_to(result.usage),
+        provider=result.provider,
+        model=result.model,
+        response_id=result.response_id,
+        warnings=[provider_pb2.Warning(field=w.field, message=w.message) for w in result.warnings],
+    )
+
+
+def response_to(events: Iterable[ChatEvent]) -> provider_service_pb2.StreamChatResponse:
+    """Steps of a streamed answer."""
+    return provider_service_pb2.StreamChatResponse(events=[event_to(event) for event in events])
+
+
+def event_to(event: ChatEvent) -> provider_pb2.ChatEvent:
+    """One step of a streamed answer."""
+    match event:
+        case TextDelta(text):
+            return provider_pb2.ChatEvent(text_delta=text)
+        case ReasoningDelta(text):
+            return provider_pb2.ChatEvent(reasoning_delta=text)
+        case RefusalDelta(text):
+            return provider_pb2.ChatEvent(refusal_delta=text)
+        case ToolCallDelta(index, arguments):
+            return provider_pb2.ChatEvent(tool_call_delta=provider_pb2.ToolCallDelta(index=index, arguments=arguments))
+        case ToolCallStarted(index, id_, name):
+            return provider_pb2.ChatEvent(tool_call_started=provider_pb2.ToolCallStarted(index=index, id=id_, name=name))
+        case ToolCallCompleted(index, call):
+            return provider_pb2.ChatEvent(tool_call_completed=provider_pb2.ToolCallCompleted(index=index, call=_call_to(call)))
+        case Started(provider, model, response_id):
+            started = provider_pb2.ChatStarted(provider=provider, model=model, response_id=response_id)
+            return provider_pb2.ChatEvent(started=started)
+        case UsageReport(usage):
+            return provider_pb2.ChatEvent(usage=usage_to(usage))
+        case Finished(result):
+            return provider_pb2.ChatEvent(finished=result_to(result))
+
+
+def usage_to(usage: Usage) -> chat_pb2.Usage:
+    """What a call consumed."""
+    return chat_pb2.Usage(
+        input_tokens=usage.input_tokens,
+        output_tokens=usage.output_tokens,
+        cache_read_tokens=usage.cache_read_tokens,
+        cache_write_tokens=usage.cache_write_tokens,
+        reasoning_tokens=usage.reasoning_tokens,
+        cost_nano_usd=usage.cost_nano_usd,
+        cost_known=usage.cost_known,
+        calls=usage.calls,
+    )
+
+
+def model_to(model: Model) -> provider_pb2.Model:
+    """A model that can be called."""
+    price = model.traits.price
+    return provider_pb2.Model(
+        name=model.name,
+        provider=model.provider,
+        model=model.model,
+        capabilities=_capabilities_to(model.traits.capabilities or Capabilities()),
+        price=None if price is None else _price_to(price),
+    )
+
+
+def provider_to(status: ProviderStatus) -> provider_pb2.Provider:
+    """A configured provider."""
+    return provider_pb2.Provider(
+        name=status.name, adapter=status.adapter, base_url=status.base_url, ready=not status.problem, problem=status.problem
+    )
+
+
+def _enum(kind: type[E], number: int, path: str) -> E:
+    try:
+        return kind(number)
+    except ValueError:
+        text = f"{path} is {number}, which the contract does not have; set one of {', '.join(member.name for member in kind)}"
+        raise RequestInvalid(text, violations=(Violation(path, f"{number} is not known"),)) from None
+
+
+def _part_from(part: chat_pb2.Part, path: str) -> Part:
+    match part.WhichOneof("content"):
+        case "text":
+            return TextPart(part.text)
+        case "json":
+            return JsonPart(part.json)
+        case "image":
+            return ImagePart(_blob_from(part.image))
+        case "document":
+            return DocumentPart(_blob_from(part.document))
+        case "reasoning":
+            state = _state_from(part.reasoning.state) if part.reasoning.HasField("state") else None
+            return ReasoningPart(part.reasoning.text, state)
+        case "refusal":
+            return RefusalPart(part.refusal)
+        case "opaque":
+            return OpaquePart(_state_from(part.opaque))
+    raise RequestInvalid(f"{path} has no content; set one of its fields", violations=(Violation(path, "no content"),))
+
+
+def _part_to(part: Part) -> chat_pb2.Part:
+    match part:
+        case TextPart(text):
+            return chat_pb2.Part(text=text)
+        case JsonPart(data):
+            return chat_pb2.Part(json=data)
+        case ImagePart(blob):
+            return chat_pb2.Part(image=_blob_to(blob))
+        case DocumentPart(blob):
+            return chat_pb2.Part(document=_blob_to(blob))
+        case ReasoningPart(text, state):
+            return chat_pb2.Part(reasoning=chat_pb2.Reasoning(text=text, state=None if state is None else _state_to(state)))
+        case RefusalPart(text):
+            return chat_pb2.Part(refusal=text)
+        case OpaquePart(state):
+            return chat_pb2.Part(opaque=_state_to(state))
+
+
+def _blob_from(blob: chat_pb2.Blob) -> Blob:
+    return Blob(blob.url, blob.data, blob.media_type, blob.name)
+
+
+def _blob_to(blob: Blob) -> chat_pb2.Blob:
+    if blob.url:
+        return chat_pb2.Blob(url=blob.url, media_type=blob.media_type, name=blob.name)
+    return chat_pb2.Blob(data=blob.data, media_type=blob.media_type, name=blob.name)
+
+
+def _state_from(state: chat_pb2.OpaqueState) -> OpaqueState:
+    return OpaqueState(state.provider, state.kind, state.data)
+
+
+def _states_from(states: Iterable[chat_pb2.OpaqueState]) -> tuple[OpaqueState, ...]:
+    return tuple(_state_from(state) for state in states)
+
+
+def _state_to(state: OpaqueState) -> chat_pb2.OpaqueState:
+    return chat_pb2.OpaqueState(provider=state.provider, kind=state.kind, data=state.data)
+
+
+def _call_to(call: ToolCall) -> chat_pb2.ToolCall:
+    states = [_state_to(state) for state in call.provider_state]
+    return chat_pb2.ToolCall(id=call.id, name=call.name, arguments=call.arguments, provider_state=states)
+
+
+def _format_from(answer: chat_pb2.ResponseFormat) -> ResponseFormat:
+    return ResponseFormat(_enum(FormatKind, answer.kind, "response_format.kind"), answer.name, answer.schema, answer.strict)
+
+
+def _sampling_from(sampling: chat_pb2.Sampling) -> Sampling:
+    return Sampling(
+        temperature=sampling.temperature if sampling.HasField("temperature") else None,
+        top_p=sampling.top_p if sampling.HasField("top_p") else None,
+        max_output_tokens=sampling.max_output_tokens if sampling.HasField("max_output_tokens") else None,
+        stop=tuple(sampling.stop),
+        reasoning_effort=_enum(ReasoningEffort, sampling.reasoning_effort, "sampling.reasoning_effort"),
+        seed=sampling.seed if sampling.HasField("seed") else None,
+    )
+
+
+def _capabilities_to(capabilities: Capabilities) -> provider_pb2.Capabilities:
+    return provider_pb2.Capabilities(**{name: getattr(capabilities, name) for name in Capabilities.__slots__})
+
+
+def _price_to(price: Price) -> provider_pb2.Price:
+    return provider_pb2.Price(
+        input_nano_usd=price.input,
+        output_nano_usd=price.output,
+        cache_read_nano_usd=price.input if price.cache_read is None else price.cache_read,
+        cache_write_nano_usd=price.input if price.cache_write is None else price.cache_write,
+    )

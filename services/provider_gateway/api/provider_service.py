@@ -1,0 +1,39 @@
+"""ProviderService: convert in, one call, convert out."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+
+from behest.provider.v1 import provider_service_pb2 as pb
+from behest.provider.v1 import provider_service_pb2_grpc as pb_grpc
+from chassis.rpc import current_call
+from provider_gateway.api import convert
+from provider_gateway.operations.chats import Chats
+from provider_gateway.operations.routes import Routes
+
+
+class ProviderServicer(pb_grpc.ProviderServiceServicer):
+    """Serves the contract."""
+
+    def __init__(self, chats: Chats, routes: Routes) -> None:
+        self._chats, self._routes = chats, routes
+
+    async def Chat(self, request: pb.ChatRequest, context: object) -> pb.ChatResponse:
+        """Answers a conversation at once."""
+        result = await self._chats.complete(convert.request_from(request), current_call().deadline)
+        return pb.ChatResponse(result=convert.result_to(result))
+
+    async def StreamChat(self, request: pb.StreamChatRequest, context: object) -> AsyncIterator[pb.StreamChatResponse]:
+        """Answers a conversation as it is produced."""
+        async with aclosing(self._chats.stream(convert.request_from(request.request), current_call().deadline)) as batches:
+            async for batch in batches:
+                yield convert.response_to(batch)
+
+    async def ListModels(self, request: pb.ListModelsRequest, context: object) -> pb.ListModelsResponse:
+        """Lists the models that can be called now."""
+        return pb.ListModelsResponse(models=[convert.model_to(model) for model in self._routes.models(request.provider)])
+
+    async def ListProviders(self, request: pb.ListProvidersRequest, context: object) -> pb.ListProvidersResponse:
+        """Lists the configured providers."""
+        return pb.ListProvidersResponse(providers=[convert.provider_to(status) for status in self._routes.providers()])

@@ -1,0 +1,155 @@
+"""Which requests are worth sending: everything wrong with a request at once, and what the model lacks for it."""
+
+from __future__ import annotations
+
+import functools
+import json
+import re
+from collections.abc import Iterator
+
+from chassis.faults import CapabilityMissing, RequestInvalid, Violation
+from provider_gateway.domain.chat import (
+    Blob,
+    ChatRequest,
+    DocumentPart,
+    FormatKind,
+    ImagePart,
+    JsonPart,
+    Message,
+    ReasoningEffort,
+    Role,
+    Sampling,
+    ToolChoiceMode,
+)
+from provider_gateway.domain.models import Capabilities
+
+MAX_REQUEST_ID = 128
+MAX_METADATA = 16
+MAX_STOPS = 16
+_TOOL_NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
+
+
+def admit(request: ChatRequest) -> None:
+    """Raises RequestInvalid naming every field that is wrong."""
+    violations = tuple(_violations(request))
+    if violations:
+        summary = "; ".join(f"{v.field}: {v.description}" for v in violations)
+        raise RequestInvalid(f"the request cannot be sent: {summary}", violations=violations)
+
+
+def require(request: ChatRequest, capabilities: Capabilities, model: str) -> None:
+    """Raises CapabilityMissing naming everything that the request needs and the model lacks."""
+    missing = sorted(need for need in needs(request) if not getattr(capabilities, need))
+    if missing:
+        raise CapabilityMissing(
+            f"{model} lacks {', '.join(missing)}; choose a model that has it, or correct the model's capabilities in the configuration",
+            metadata={"model": model, "missing": ",".join(missing)},
+        )
+
+
+def needs(request: ChatRequest) -> frozenset[str]:
+    """The capabilities that a request cannot do without, by field name of Capabilities."""
+    found: set[str] = set()
+    if request.tools:
+        found.add("tools")
+    if request.response_format.kind is FormatKind.JSON_SCHEMA:
+        found.add("json_schema")
+    if request.sampling.reasoning_effort.value > ReasoningEffort.NONE.value:
+        found.add("reasoning")
+    if any(isinstance(part, ImagePart) for message in request.messages for part in message.parts):
+        found.add("vision")
+    return frozenset(found)
+
+
+def _violations(request: ChatRequest) -> Iterator[Violation]:
+    if not request.messages:
+        yield Violation("messages", "at least one message is needed")
+    if len(request.request_id) > MAX_REQUEST_ID:
+        yield Violation("request_id", f"{len(request.request_id)} characters; at most {MAX_REQUEST_ID}")
+    if len(request.metadata) > MAX_METADATA:
+        yield Violation("metadata", f"{len(request.metadata)} pairs; at most {MAX_METADATA}")
+    for place, message in enumerate(request.messages):
+        yield from _message(f"messages[{place}]", message)
+    yield from _tools(request)
+    yield from _format(request)
+    yield from _sampling(request.sampling)
+
+
+def _message(path: str, message: Message) -> Iterator[Violation]:
+    if message.tool_calls and message.role is not Role.ASSISTANT:
+        yield Violation(f"{path}.tool_calls", "only assistant messages call tools")
+    if message.role is Role.TOOL and not message.tool_call_id:
+        yield Violation(f"{path}.tool_call_id", "a tool message names the call that it answers")
+    if message.role is not Role.TOOL and message.tool_call_id:
+        yield Violation(f"{path}.tool_call_id", "only tool messages answer a call")
+    for place, part in enumerate(message.parts):
+        if isinstance(part, ImagePart | DocumentPart):
+            yield from _blob(f"{path}.parts[{place}]", part.blob)
+        elif isinstance(part, JsonPart) and not is_json(part.data):
+            yield Violation(f"{path}.parts[{place}].json", "not valid JSON in UTF-8")
+    for place, call in enumerate(message.tool_calls):
+        if not call.id or not call.name:
+            yield Violation(f"{path}.tool_calls[{place}]", "a tool call has an id and a name")
+
+
+def _blob(path: str, blob: Blob) -> Iterator[Violation]:
+    if not blob.url and not blob.data:
+        yield Violation(path, "set url or data")
+    if blob.data and not blob.media_type:
+        yield Violation(f"{path}.media_type", "required with data")
+    if blob.url and not blob.url.startswith(("https://", "http://")):
+        yield Violation(f"{path}.url", "an https URL is needed; send the bytes as data instead")
+
+
+def _tools(request: ChatRequest) -> Iterator[Violation]:
+    names = [tool.name for tool in request.tools]
+    for place, tool in enumerate(request.tools):
+        if not _TOOL_NAME.fullmatch(tool.name):
+            yield Violation(f"tools[{place}].name", f"{tool.name!r} is not 1 to 64 of a-z, A-Z, 0-9, _ and -")
+        if names.index(tool.name) != place:
+            yield Violation(f"tools[{place}].name", f"{tool.name!r} is there twice")
+        if tool.parameters and not is_json_object(tool.parameters):
+            yield Violation(f"tools[{place}].parameters", "not a JSON Schema object in UTF-8")
+    choice = request.tool_choice
+    if choice.forces and not request.tools:
+        yield Violation("tool_choice", "demands a tool but the request has no tools")
+    if choice.mode is ToolChoiceMode.NAMED and request.tools and choice.name not in names:
+        yield Violation("tool_choice.name", f"{choice.name!r} is none of the request's tools")
+
+
+def _format(request: ChatRequest) -> Iterator[Violation]:
+    answer = request.response_format
+    if answer.kind is FormatKind.JSON_SCHEMA and not is_json_object(answer.schema):
+        yield Violation("response_format.schema", "not a JSON Schema object in UTF-8")
+
+
+def _sampling(sampling: Sampling) -> Iterator[Violation]:
+    if sampling.temperature is not None and not 0 <= sampling.temperature <= 2:
+        yield Violation("sampling.temperature", f"{sampling.temperature} is not between 0 and 2")
+    if sampling.top_p is not None and not 0 <= sampling.top_p <= 1:
+        yield Violation("sampling.top_p", f"{sampling.top_p} is not between 0 and 1")
+    if sampling.max_output_tokens is not None and sampling.max_output_tokens < 1:
+        yield Violation("sampling.max_output_tokens", f"{sampling.max_output_tokens} is not positive; leave it unset for the default")
+    if len(sampling.stop) > MAX_STOPS or "" in sampling.stop:
+        yield Violation("sampling.stop", f"at most {MAX_STOPS} texts, none of them empty")
+
+
+@functools.lru_cache(maxsize=512)  # tool schemas come again with every turn
+def is_json_object(data: bytes) -> bool:
+    """Whether data is a JSON object in UTF-8."""
+    return isinstance(_parsed(data), dict)
+
+
+def is_json(data: bytes) -> bool:
+    """Whether data is JSON in UTF-8."""
+    return _parsed(data) is not _INVALID
+
+
+_INVALID = object()
+
+
+def _parsed(data: bytes) -> object:
+    try:
+        return json.loads(data)
+    except ValueError:
+        return _INVALID

@@ -1,0 +1,158 @@
+"""What a model answers: the complete result, the steps of a streamed one, and what it consumed."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass, field
+
+from provider_gateway.domain.chat import Message, ReasoningPart, RefusalPart, TextPart, ToolCall
+
+
+class FinishReason(enum.Enum):
+    """Why a model stopped; values are the contract's numbers."""
+
+    STOP = 1
+    TOOL_CALLS = 2
+    LENGTH = 3
+    CONTENT_FILTER = 4
+    REFUSAL = 5
+    ERROR = 6
+    UNKNOWN = 7
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What calls consumed: cached tokens are part of the input, reasoning tokens part of the output."""
+
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cache_read_tokens: int = 0
+    cache_write_tokens: int = 0
+    reasoning_tokens: int = 0
+    cost_nano_usd: int = 0
+    cost_known: bool = False
+    calls: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class RequestWarning:
+    """What was adapted or harmlessly left out, and of which request field."""
+
+    field: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class ChatResult:
+    """A complete answer."""
+
+    message: Message
+    finish_reason: FinishReason
+    finish_reason_raw: str = ""
+    usage: Usage = field(default_factory=Usage)
+    provider: str = ""
+    model: str = ""
+    response_id: str = ""
+    warnings: tuple[RequestWarning, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """The provider accepted the request."""
+
+    provider: str
+    model: str
+    response_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class TextDelta:
+    """More of the answer's text."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class ReasoningDelta:
+    """More of the model's reasoning."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class RefusalDelta:
+    """More of the model's refusal."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCallStarted:
+    """A tool call began at `index` of the message's calls."""
+
+    index: int
+    id: str
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCallDelta:
+    """More of a tool call's arguments."""
+
+    index: int
+    arguments: str
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCallCompleted:
+    """A tool call is complete."""
+
+    index: int
+    call: ToolCall
+
+
+@dataclass(frozen=True, slots=True)
+class UsageReport:
+    """What the call has consumed so far; replaces the previous report."""
+
+    usage: Usage
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """The answer is complete."""
+
+    result: ChatResult
+
+
+ChatEvent = (
+    Started | TextDelta | ReasoningDelta | RefusalDelta | ToolCallStarted | ToolCallDelta | ToolCallCompleted | UsageReport | Finished
+)
+
+
+def is_output(event: ChatEvent) -> bool:
+    """Whether a caller that saw this event has seen a part of the answer, so that the call cannot be silently repeated."""
+    return not isinstance(event, Started | UsageReport)
+
+
+def burst(result: ChatResult) -> list[ChatEvent]:
+    """The steps that a provider would have streamed for a result it gave at once."""
+    events: list[ChatEvent] = [Started(result.provider, result.model, result.response_id)]
+    for part in result.message.parts:
+        events.extend(_deltas(part))
+    for index, call in enumerate(result.message.tool_calls):
+        arguments = call.arguments.decode("utf-8", "replace")
+        events += [ToolCallStarted(index, call.id, call.name), ToolCallDelta(index, arguments)]
+    events += [ToolCallCompleted(index, call) for index, call in enumerate(result.message.tool_calls)]
+    return [*events, UsageReport(result.usage), Finished(result)]
+
+
+def _deltas(part: object) -> list[ChatEvent]:
+    match part:
+        case TextPart(text) if text:
+            return [TextDelta(text)]
+        case ReasoningPart(text) if text:
+            return [ReasoningDelta(text)]
+        case RefusalPart(text) if text:
+            return [RefusalDelta(text)]
+    return []

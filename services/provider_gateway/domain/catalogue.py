@@ -1,0 +1,93 @@
+"""What is known of models: a small built-in table, extended and overridden by configuration.
+
+The table is keyed by adapter and by the beginning of the model's name; the longest match wins, so dated versions need no line of
+their own. Prices are US dollars per million tokens as the vendors published them; configuration comes before them, and where installed
+a kept price list knows the models that are not here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from provider_gateway.domain.models import Capabilities, ModelTraits, Price
+
+NANO_PER_MILLION = 1000.0  # one dollar per million tokens is a thousand billionths of a dollar per token
+
+
+def dollars(input_price: float, output_price: float, cache_read: float | None = None, cache_write: float | None = None) -> Price:
+    """A price from US dollars per million tokens."""
+    scaled = [None if value is None else value * NANO_PER_MILLION for value in (cache_read, cache_write)]
+    return Price(input_price * NANO_PER_MILLION, output_price * NANO_PER_MILLION, *scaled)
+
+
+def _model(context: int, output: int, price: Price, *, reasoning: bool = False) -> ModelTraits:
+    capabilities = Capabilities(
+        tools=True,
+        parallel_tools=True,
+        json_schema=True,
+        vision=True,
+        reasoning=reasoning,
+        prompt_caching=True,
+        context_tokens=context,
+        max_output_tokens=output,
+    )
+    return ModelTraits(capabilities, price)
+
+
+_SCRIPTED = ModelTraits(
+    Capabilities(tools=True, parallel_tools=True, json_schema=True, vision=True, reasoning=True, prompt_caching=True), Price(0, 0)
+)
+
+BUILT_IN: Mapping[str, Mapping[str, ModelTraits]] = {
+    "openai": {
+        "gpt-4o": _model(128_000, 16_384, dollars(2.5, 10, 1.25)),
+        "gpt-4o-mini": _model(128_000, 16_384, dollars(0.15, 0.6, 0.075)),
+        "gpt-4.1": _model(1_047_576, 32_768, dollars(2, 8, 0.5)),
+        "gpt-4.1-mini": _model(1_047_576, 32_768, dollars(0.4, 1.6, 0.1)),
+        "gpt-4.1-nano": _model(1_047_576, 32_768, dollars(0.1, 0.4, 0.025)),
+        "gpt-5": _model(400_000, 128_000, dollars(1.25, 10, 0.125), reasoning=True),
+        "gpt-5-mini": _model(400_000, 128_000, dollars(0.25, 2, 0.025), reasoning=True),
+        "gpt-5-nano": _model(400_000, 128_000, dollars(0.05, 0.4, 0.005), reasoning=True),
+        "o3": _model(200_000, 100_000, dollars(2, 8, 0.5), reasoning=True),
+        "o4-mini": _model(200_000, 100_000, dollars(1.1, 4.4, 0.275), reasoning=True),
+    },
+    "anthropic": {
+        "claude-3-haiku": _model(200_000, 4_096, dollars(0.25, 1.25, 0.03, 0.3)),
+        "claude-3-5-haiku": _model(200_000, 8_192, dollars(0.8, 4, 0.08, 1)),
+        "claude-haiku-4-5": _model(200_000, 64_000, dollars(1, 5, 0.1, 1.25), reasoning=True),
+        "claude-sonnet-4": _model(200_000, 64_000, dollars(3, 15, 0.3, 3.75), reasoning=True),
+        "claude-opus-4": _model(200_000, 32_000, dollars(15, 75, 1.5, 18.75), reasoning=True),
+        "claude-opus-4-5": _model(200_000, 64_000, dollars(5, 25, 0.5, 6.25), reasoning=True),
+    },
+    "scripted": {"": _SCRIPTED, "echo": _SCRIPTED},
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Catalogue:
+    """Looks models up: by what was configured for the provider first, then in the built-in table of its adapter.
+
+    The table holds for `own_service`, the providers that are the vendors themselves: a local server's gpt-4o is another model.
+    """
+
+    configured: Mapping[str, Mapping[str, ModelTraits]] = field(default_factory=dict)
+    own_service: frozenset[str] = frozenset()
+
+    def traits(self, provider: str, adapter: str, model: str) -> ModelTraits:
+        """What is known of a model; a configured half is completed from the table."""
+        configured = self.configured.get(provider, {}).get(model, ModelTraits())
+        known = self._built_in(provider, adapter, model)
+        return ModelTraits(configured.capabilities or known.capabilities, configured.price or known.price)
+
+    def names(self, provider: str, adapter: str) -> list[str]:
+        """The models worth listing for a provider, sorted."""
+        built_in = BUILT_IN.get(adapter, {}) if provider in self.own_service else {}
+        return sorted({*self.configured.get(provider, {}), *(name for name in built_in if name)})
+
+    def _built_in(self, provider: str, adapter: str, model: str) -> ModelTraits:
+        if provider not in self.own_service:
+            return ModelTraits()
+        table = BUILT_IN.get(adapter, {})
+        matches = [name for name in table if model.startswith(name)]
+        return table[max(matches, key=len)] if matches else ModelTraits()

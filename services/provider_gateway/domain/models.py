@@ -1,0 +1,73 @@
+"""Models and providers as they can be called: what a model can do, what it costs, who serves it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from provider_gateway.domain.answers import Usage
+
+
+@dataclass(frozen=True, slots=True)
+class Capabilities:
+    """What a model can do. False means no, zero means unknown."""
+
+    streaming: bool = True
+    tools: bool = False
+    parallel_tools: bool = False
+    json_schema: bool = False
+    vision: bool = False
+    reasoning: bool = False
+    embeddings: bool = False
+    prompt_caching: bool = False
+    context_tokens: int = 0
+    max_output_tokens: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Price:
+    """A price in billionths of a US dollar per token; a thousandth of that number is US dollars per million tokens."""
+
+    input: float
+    output: float
+    cache_read: float | None = None
+    cache_write: float | None = None
+
+    def of(self, usage: Usage) -> int:
+        """What usage costs; cached tokens cost the input price where no other is known."""
+        plain = max(0, usage.input_tokens - usage.cache_read_tokens - usage.cache_write_tokens)
+        read = self.input if self.cache_read is None else self.cache_read
+        write = self.input if self.cache_write is None else self.cache_write
+        cached = usage.cache_read_tokens * read + usage.cache_write_tokens * write
+        return round(plain * self.input + cached + usage.output_tokens * self.output)
+
+
+@dataclass(frozen=True, slots=True)
+class ModelTraits:
+    """What is known of a model; None is not known, and then nothing is refused on its account."""
+
+    capabilities: Capabilities | None = None
+    price: Price | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """A model that can be called, as `provider/model`."""
+
+    provider: str
+    model: str
+    traits: ModelTraits
+
+    @property
+    def name(self) -> str:
+        """What to put into a request."""
+        return f"{self.provider}/{self.model}"
+
+
+@dataclass(frozen=True, slots=True)
+class ProviderStatus:
+    """A configured provider; `problem` says why it cannot be called, empty when it can."""
+
+    name: str
+    adapter: str
+    base_url: str
+    problem: str

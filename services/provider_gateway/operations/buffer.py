@@ -1,0 +1,117 @@
+"""Between a provider that streams and a reader: gathers steps, so that the reader is not troubled for every token.
+
+The first step goes out at once. After each delivery the next one waits until a short window has passed, and then takes all there is;
+a stream slower than the window is not delayed at all.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from itertools import groupby
+
+from provider_gateway.domain.answers import ChatEvent, Finished, ReasoningDelta, TextDelta, ToolCallDelta, UsageReport
+
+FULL = 512  # so many steps may wait for a reader who does not read
+
+
+class EventBuffer:
+    """A bounded buffer for one writer and one reader; iterate it to read. `window` is in seconds."""
+
+    def __init__(self, window: float) -> None:
+        self._window = window
+        self._loop = asyncio.get_running_loop()
+        self._events: list[ChatEvent] = []
+        self._next_at = 0.0
+        self._ended = False
+        self._fault: BaseException | None = None
+        self._arrival: asyncio.Future[None] | None = None
+        self._pause: asyncio.Future[None] | None = None
+        self._room: asyncio.Future[None] | None = None
+        self.begun = False
+        self.finished = False
+
+    @property
+    def full(self) -> bool:
+        """Whether the writer shall wait."""
+        return len(self._events) >= FULL
+
+    async def room(self) -> None:
+        """Waits until the reader has read."""
+        while self.full:
+            self._room = self._loop.create_future()
+            await self._room
+
+    def put(self, events: Sequence[ChatEvent]) -> None:
+        """Adds steps; from now on the call has begun for the reader."""
+        if events:
+            self.begun = True
+            self.finished = isinstance(events[-1], Finished)
+            self._events.extend(events)
+            _wake(self._arrival)
+
+    def end(self, fault: BaseException | None = None) -> None:
+        """Nothing more will come; the reader gets what is left at once, then the fault."""
+        self._ended, self._fault = True, fault
+        _wake(self._arrival)
+        _wake(self._pause)
+
+    def __aiter__(self) -> EventBuffer:
+        return self
+
+    async def __anext__(self) -> list[ChatEvent]:
+        while not self._events:
+            if self._ended:
+                raise StopAsyncIteration if self._fault is None else self._fault
+            self._arrival = self._loop.create_future()
+            await self._arrival
+        await self._wait_for_window()
+        events, self._events = self._events, []
+        self._next_at = self._loop.time() + self._window
+        _wake(self._room)
+        return merged(events)
+
+    async def _wait_for_window(self) -> None:
+        if self._ended or self._loop.time() >= self._next_at:
+            return
+        self._pause = self._loop.create_future()
+        timer = self._loop.call_at(self._next_at, _wake, self._pause)
+        try:
+            await self._pause
+        finally:
+            timer.cancel()
+
+
+def merged(events: list[ChatEvent]) -> list[ChatEvent]:
+    """The same steps with neighbours joined that say the same thing in pieces; of several usage reports in a row the last counts."""
+    if len(events) < 2:
+        return events
+    return [_joined(list(run)) for _, run in groupby(events, _kind)]
+
+
+def _kind(event: ChatEvent) -> object:
+    match event:
+        case TextDelta() | ReasoningDelta() | UsageReport():
+            return type(event)
+        case ToolCallDelta(index):
+            return index
+    return id(event)
+
+
+def _joined(run: list[ChatEvent]) -> ChatEvent:
+    if len(run) == 1:
+        return run[0]
+    match run[-1]:
+        case TextDelta():
+            return TextDelta("".join(event.text for event in run if isinstance(event, TextDelta)))
+        case ReasoningDelta():
+            return ReasoningDelta("".join(event.text for event in run if isinstance(event, ReasoningDelta)))
+        case ToolCallDelta(index):
+            return ToolCallDelta(index, "".join(event.arguments for event in run if isinstance(event, ToolCallDelta)))
+        case last:
+            return last
+
+
+def _wake(waiter: asyncio.Future[None] | None) -> None:
+    if waiter is not None and not waiter.done():
+        waiter.set_result(None)

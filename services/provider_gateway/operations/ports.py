@@ -1,0 +1,58 @@
+"""What the gateway's operations need of the outside."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from provider_gateway.domain.answers import ChatEvent, ChatResult
+from provider_gateway.domain.chat import ChatRequest
+from provider_gateway.domain.models import Price
+
+
+@dataclass(frozen=True, slots=True)
+class ModelCall:
+    """One attempt at one model: the request, and the model in the provider's words.
+
+    `max_output_tokens` is what the model can write at most, for providers that want a number; 0 when unknown.
+    """
+
+    request: ChatRequest
+    model: str
+    max_output_tokens: int = 0
+
+
+class Provider(Protocol):
+    """One configured provider. A new protocol is one folder below adapters/ with one of these.
+
+    Both calls raise UpstreamFaults, and FieldNotExpressible before anything is sent. Cancelling them closes what they opened.
+    """
+
+    @property
+    def name(self) -> str:
+        """The name it is configured under."""
+
+    @property
+    def adapter(self) -> str:
+        """The adapter that speaks to it."""
+
+    @property
+    def base_url(self) -> str:
+        """Where it is reached; empty without network."""
+
+    def problem(self) -> str:
+        """Why it cannot be called and what to do; empty when it can."""
+
+    async def complete(self, call: ModelCall) -> ChatResult:
+        """The whole answer."""
+
+    def stream(self, call: ModelCall) -> AsyncGenerator[Sequence[ChatEvent], None]:
+        """The answer as it comes: batches in order, the last one ends with Finished. An empty batch says that the provider is alive."""
+
+
+class Prices(Protocol):
+    """A kept price list."""
+
+    def price(self, adapter: str, model: str) -> Price | None:
+        """The price of a model, None when the list does not have it."""

@@ -1,0 +1,1 @@
+"""Sessions, their messages and the logs of runs, kept durably."""

@@ -1,0 +1,1 @@
+"""The backends behind the ports of operations/ports.py."""

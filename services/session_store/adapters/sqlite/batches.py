@@ -1,0 +1,59 @@
+"""Rows of the logs."""
+
+from __future__ import annotations
+
+import sqlite3
+from typing import Any
+
+from session_store.domain.batch import Batch
+from session_store.domain.session import Tenant
+
+_ADD = "INSERT INTO batches VALUES (NULL, ?, ?, ?, ?, ?, ?)"
+_SELECT = "SELECT number, first, last, data FROM batches WHERE"
+_OF_RUN = f"{_SELECT} run = ? AND last > ? ORDER BY last LIMIT ?"
+_OF_SESSION = f"{_SELECT} session = ? AND number >= ? ORDER BY number LIMIT ?"
+_OF_TENANT = f"{_SELECT} tenant = ? AND number >= ? ORDER BY number LIMIT ?"
+_LAST = "SELECT seq FROM sqlite_sequence WHERE name = 'batches'"
+
+
+class SqliteBatches:
+    """Logs."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._execute = connection.execute
+
+    def add(self, tenant: Tenant, session_key: int, run_key: int, first: int, last: int, data: bytes) -> int:
+        """Stores events."""
+        number = self._execute(_ADD, (tenant, session_key, run_key, first, last, data)).lastrowid
+        assert number is not None
+        return number
+
+    def of_run(self, run_key: int, after: int, limit: int, max_bytes: int) -> list[Batch]:
+        """A run's batches."""
+        return _page(self._execute(_OF_RUN, (run_key, after, limit)), max_bytes)
+
+    def of_session(self, session_key: int, from_number: int, limit: int, max_bytes: int) -> list[Batch]:
+        """A session's batches."""
+        return _page(self._execute(_OF_SESSION, (session_key, from_number, limit)), max_bytes)
+
+    def of_tenant(self, tenant: Tenant, from_number: int, limit: int, max_bytes: int) -> list[Batch]:
+        """A tenant's batches."""
+        return _page(self._execute(_OF_TENANT, (tenant, from_number, limit)), max_bytes)
+
+    def last_number(self) -> int:
+        """The greatest number ever given."""
+        row = self._execute(_LAST).fetchone()
+        return int(row[0]) if row else 0
+
+
+def _page(rows: Any, max_bytes: int) -> list[Batch]:
+    """Batches until their data would pass max_bytes, at least one."""
+    batches: list[Batch] = []
+    size = 0
+    for row in rows:
+        batch = Batch(*row)
+        size += len(batch.data)
+        if batches and size > max_bytes:
+            break
+        batches.append(batch)
+    return batches

@@ -1,0 +1,1 @@
+"""The gRPC surface: servicers and their conversions."""

@@ -1,0 +1,214 @@
+"""Runs, their logs and their drivers between the wire and the domain. Pure, as convert.py.
+
+A batch is stored as a FollowResponse without positions, so that what an append brought is what a follower gets, encoded once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from functools import partial
+from typing import cast
+
+from behest.event.v1 import event_pb2
+from behest.run.v1 import run_pb2
+from behest.session.v1 import journal_service_pb2 as pb
+from session_store.api.convert import check_role, model_usage, named_messages, timestamp
+from session_store.domain.batch import MAX_EVENTS, Batch, position_of
+from session_store.domain.bounds import check_id, check_request_id, refuse
+from session_store.domain.run import Append, Assignment, Command, Entries, Order, Run, RunPatch, RunState, refuse_mismatched_end
+from session_store.domain.session import DriverId, RunId, SessionId, Tenant
+from session_store.operations.attachment import Notice
+from session_store.operations.broadcast import RunScope, Scope, SessionScope, TenantScope
+from session_store.operations.follow import Delivery
+from session_store.operations.leasing import SignOfLife
+
+_ENDS = {"run_completed": RunState.COMPLETED, "run_failed": RunState.FAILED, "run_cancelled": RunState.CANCELLED}
+_COMMANDS = ("cancel_requested", "input_received")
+_DETAILS = ("agent", "agent_version", "title")
+_NO_PATCH = RunPatch()
+
+
+def order(tenant: Tenant, request: pb.OpenRunRequest) -> Order:
+    """The run to open."""
+    check_id("run.id", request.run.id)
+    check_id("run.session_id", request.run.session_id)
+    check_request_id(request.request_id)
+    if not request.events or request.events[0].WhichOneof("kind") != "run_created":
+        raise refuse("events[0]", "must be run_created: every log begins with it")
+    entries = _entries(tenant, request.run.id, request.run.session_id, 0, request.events)
+    if entries.ends_in is not None:
+        raise refuse(f"events[{entries.count - 1}]", "ends the run; a run must be opened before it can end")
+    return Order(
+        tenant=tenant,
+        run_id=RunId(request.run.id),
+        session_id=SessionId(request.run.session_id),
+        entries=entries,
+        details=_details(request.run),
+        messages=named_messages(request.messages),
+        request_id=request.request_id,
+        payload_digest=request.payload_digest,
+        input_digest=request.input_digest,
+        create_session=request.create_session,
+        queues=request.on_busy == run_pb2.BUSY_POLICY_QUEUE,
+        driver_id=DriverId(request.driver_id),
+    )
+
+
+def append(tenant: Tenant, request: pb.AppendRequest) -> Append:
+    """A driver's write."""
+    if request.expected_sequence < 1:
+        raise refuse("expected_sequence", f"is {request.expected_sequence}; a log that was opened ends at 1 or later")
+    if not request.events:
+        raise refuse("events", "is empty; give at least one, so that a repeated append is known")
+    entries = _entries(tenant, request.run_id, "", request.expected_sequence, request.events)
+    patch = _patch(request.patch) if request.HasField("patch") else _NO_PATCH
+    refuse_mismatched_end(entries, patch.state)
+    return Append(
+        tenant=tenant,
+        run_id=RunId(request.run_id),
+        driver_id=DriverId(request.driver_id),
+        epoch=request.epoch,
+        expected_sequence=request.expected_sequence,
+        entries=entries,
+        messages=named_messages(request.messages) if request.messages else (),
+        usage=tuple(map(model_usage, request.usage)) if request.usage else (),
+        patch=patch,
+    )
+
+
+def command(tenant: Tenant, request: pb.RecordCommandRequest, now: float) -> Command:
+    """Anybody's write. The store fills in the event's ids, sequence and, if it is unset, its time."""
+    kind = request.event.WhichOneof("kind")
+    if kind not in _COMMANDS:
+        raise refuse("event", f"is {kind or 'unset'}; only {' and '.join(_COMMANDS)} are commands")
+    if request.messages:
+        raise refuse("messages", "is reserved; put the message into input_received, its driver commits it at the next turn")
+    if kind == "input_received":
+        check_id("event.input_received.message_id", request.event.input_received.message_id)
+        check_role("event.input_received.input", request.event.input_received.input)
+    check_request_id(request.request_id)
+    write = partial(_command_data, request.event, tenant, request.run_id, now)
+    return Command(tenant, RunId(request.run_id), write, kind == "cancel_requested", request.request_id, request.payload_digest)
+
+
+def _command_data(given: event_pb2.Event, tenant: Tenant, run_id: str, now: float, sequence: int, session_id: SessionId) -> bytes:
+    event = event_pb2.Event()
+    event.CopyFrom(given)
+    event.run_id, event.session_id, event.tenant, event.sequence, event.position = run_id, session_id, tenant, sequence, 0
+    if not event.HasField("time"):
+        event.time.CopyFrom(timestamp(now))
+    return pb.FollowResponse(events=[event]).SerializeToString()
+
+
+def _entries(tenant: str, run_id: str, session_id: str, after: int, events: Sequence[event_pb2.Event]) -> Entries:
+    """Events as they are stored, once they are known to belong here. An empty session id is not compared: the sender is its driver."""
+    if len(events) > MAX_EVENTS:
+        raise refuse("events", f"has {len(events)}; append at most {MAX_EVENTS} at once")
+    ends_in = None
+    for sequence, event in enumerate(events, after + 1):
+        kind = event.WhichOneof("kind")
+        if ends_in is not None or event.sequence != sequence or event.run_id != run_id or event.tenant != tenant or event.position:
+            raise _misplaced(sequence - after - 1, sequence, ends_in, event)
+        if kind is None or (kind == "run_created") != (sequence == 1) or (session_id and event.session_id != session_id):
+            raise refuse(f"events[{sequence - after - 1}]", "must have a kind and its run's session; run_created is first and only first")
+        ends_in = _ENDS.get(kind)
+    return Entries(len(events), pb.FollowResponse(events=events).SerializeToString(), ends_in)
+
+
+def _misplaced(index: int, sequence: int, ends_in: RunState | None, event: event_pb2.Event) -> Exception:
+    field = f"events[{index}]"
+    if ends_in is not None:
+        return refuse(field, "follows the event that ends the run; that one must be the last")
+    if event.sequence != sequence:
+        return refuse(f"{field}.sequence", f"is {event.sequence}, must be {sequence}: events are numbered without gaps")
+    if event.position:
+        return refuse(f"{field}.position", "is set; the store sets it when the event is read")
+    return refuse(field, "must carry the run and the tenant of the request")
+
+
+def _details(run: run_pb2.Run) -> bytes:
+    kept = run_pb2.Run(**{name: getattr(run, name) for name in _DETAILS}, metadata=run.metadata)
+    if run.HasField("limits"):
+        kept.limits.CopyFrom(run.limits)
+    return kept.SerializeToString()
+
+
+def _patch(patch: pb.RunPatch) -> RunPatch:
+    values = patch.values
+    return RunPatch(
+        state=run_state(patch.state) if patch.state else None,
+        usage=values.usage.SerializeToString() if values.HasField("usage") else None,
+        turns=values.turns or None,
+        fault=values.fault.SerializeToString() if values.HasField("fault") else None,
+        output_message_id=values.output_message_id or None,
+    )
+
+
+def run_state(value: int) -> RunState:
+    """A state, or RequestInvalid for a number that is none."""
+    try:
+        return RunState(value)
+    except ValueError as error:
+        raise refuse("state", f"{value} is not a state of runs") from error
+
+
+def run(value: Run) -> run_pb2.Run:
+    """A run for the wire."""
+    wire = run_pb2.Run.FromString(value.details)
+    wire.id, wire.session_id, wire.sequence, wire.turns = value.id, value.session_id, value.sequence, value.turns
+    wire.state = cast(run_pb2.RunState.ValueType, value.state.value)
+    wire.output_message_id = value.output_message_id
+    wire.created_at.CopyFrom(timestamp(value.created_at))
+    for name, moment in (("started_at", value.started_at), ("ended_at", value.ended_at)):
+        if moment is not None:
+            getattr(wire, name).CopyFrom(timestamp(moment))
+    wire.usage.MergeFromString(value.usage)
+    if value.fault:
+        wire.fault.MergeFromString(value.fault)
+    return wire
+
+
+def scope(tenant: Tenant, request: pb.FollowRequest) -> Scope:
+    """What is followed."""
+    kind = request.WhichOneof("scope")
+    if kind == "run_id":
+        return RunScope(tenant, RunId(request.run_id))
+    if kind == "session_id":
+        return SessionScope(tenant, SessionId(request.session_id))
+    if kind == "tenant" and request.tenant:
+        return TenantScope(tenant)
+    raise refuse("scope", "is unset; give a run_id, a session_id, or tenant = true")
+
+
+def follow_response(delivery: Delivery, by_sequence: bool) -> pb.FollowResponse:
+    """The events of a delivery, with their positions."""
+    response = pb.FollowResponse.FromString(b"".join(batch.data for batch in delivery.batches))
+    events = iter(response.events)
+    for batch in delivery.batches:
+        for index, event in zip(range(batch.last - batch.first + 1), events, strict=False):
+            event.position = position_of(batch.number, index)
+    seen = _seen(delivery.batches[0], delivery.after, by_sequence)
+    if seen > 0:
+        del response.events[:seen]
+    return response
+
+
+def _seen(batch: Batch, after: int, by_sequence: bool) -> int:
+    """How many events of a batch lie at or before after."""
+    return after - batch.first + 1 if by_sequence else after - position_of(batch.number, 0) + 1
+
+
+def sign_of_life(request: pb.DriveRequest) -> SignOfLife:
+    """What a driver says of itself."""
+    if request.room < 0:
+        raise refuse("room", f"is {request.room}; give how many more runs the driver takes, 0 for none")
+    return SignOfLife(DriverId(request.driver_id), request.room, tuple(map(RunId, request.released_run_ids)), request.leaving)
+
+
+def drive_response(notice: Notice) -> pb.DriveResponse:
+    """What a driver should know, for the wire."""
+    return pb.DriveResponse(assignments=_assignments(notice.assignments), wake_run_ids=notice.wakes, lease_ms=notice.lease_ms)
+
+
+def _assignments(values: Iterable[Assignment]) -> list[pb.Assignment]:
+    return [pb.Assignment(run_id=value.run_id, tenant=value.tenant, epoch=value.epoch, sequence=value.sequence) for value in values]

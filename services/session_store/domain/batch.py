@@ -1,0 +1,56 @@
+"""What one append adds to a log, and how positions count.
+
+A batch is stored and delivered as one piece: the events of an append, serialized one after another, which the store does not read.
+Batches are numbered in the order of their commits. An event's position is its batch's number with its index within the batch below,
+so positions grow in the order of commits, with gaps, and need no counter of their own.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from session_store.domain.session import RunId, SessionId, Tenant
+
+INDEX_BITS = 12
+MAX_EVENTS = 1 << INDEX_BITS  # events of one append
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """The events `first` to `last` of a run's log. `data` is the wire form of a message whose field 1 repeats the events."""
+
+    number: int
+    first: int
+    last: int
+    data: bytes
+
+    @property
+    def position(self) -> int:
+        """The position of its last event."""
+        return position_of(self.number, self.last - self.first)
+
+
+@dataclass(frozen=True, slots=True)
+class Announcement:
+    """A committed batch and whose it is. `ends` says whether it ends its run."""
+
+    tenant: Tenant
+    session_id: SessionId
+    run_id: RunId
+    batch: Batch
+    ends: bool = False
+
+
+def position_of(number: int, index: int) -> int:
+    """The position of the event at index, from 0, of the batch of that number."""
+    return number << INDEX_BITS | index
+
+
+def number_of(position: int) -> int:
+    """The number of the batch that a position lies in."""
+    return position >> INDEX_BITS
+
+
+def last_position(number: int) -> int:
+    """The greatest position a batch of that number could have."""
+    return position_of(number, MAX_EVENTS - 1)

@@ -1,0 +1,217 @@
+"""Runs as the store sees them, and which writes to their logs are legal.
+
+The store knows a run's standing and nothing of what its events mean, save one thing: an event of a terminal kind ends the run.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from chassis.faults import LeaseLost, RunEnded, SequenceConflict, SessionBusy
+from session_store.domain.bounds import refuse
+from session_store.domain.session import DriverId, Message, RunId, SessionId, Tenant
+from session_store.domain.usage import ModelUsage
+
+DUPLICATE_SECONDS = 60.0  # R2: the same input again within this time is refused
+MAX_WAITING = 100  # runs that may wait behind one session
+REQUEST_SECONDS = 24 * 3600.0  # how long a request id is remembered
+
+
+class RunState(enum.IntEnum):
+    """Where a run stands; the numbers are the contract's."""
+
+    QUEUED = 1
+    RUNNING = 2
+    COMPLETED = 3
+    FAILED = 4
+    CANCELLED = 5
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing can happen to the run any more."""
+        return self >= RunState.COMPLETED
+
+
+FORGIVEN = frozenset({RunState.FAILED, RunState.CANCELLED})  # after these the same input is welcome again at once
+
+
+class Place(enum.IntEnum):
+    """Where a run stands with its session. A driver should have every run that does not merely wait."""
+
+    WAITING = 0  # behind another run
+    HOLDING = 1  # it is the session's active run
+    LEAVING = 2  # it waited and was cancelled: a driver ends it, out of turn and without the session
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A run's row. `epoch` is that of its present lease, or of the next while `driver_id` is empty.
+
+    `details`, `usage` and `fault` are serialized and not read here: what the caller said, what was consumed, why it failed.
+    """
+
+    tenant: Tenant
+    id: RunId
+    session_id: SessionId
+    created_at: float
+    state: RunState = RunState.QUEUED
+    place: Place = Place.WAITING
+    sequence: int = 0
+    driver_id: DriverId = DriverId("")
+    epoch: int = 1
+    started_at: float | None = None
+    ended_at: float | None = None
+    details: bytes = b""
+    usage: bytes = b""
+    turns: int = 0
+    fault: bytes = b""
+    output_message_id: str = ""
+    input_digest: str = ""
+    session_key: int = 0
+    key: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """The part of a run's row that decides whether a write is legal."""
+
+    key: int
+    session_key: int
+    session_id: SessionId
+    state: RunState
+    place: Place
+    sequence: int
+    driver_id: DriverId
+    epoch: int
+
+
+@dataclass(frozen=True, slots=True)
+class Entries:
+    """Events to log: how many, their wire form (see batch.py), and the state that the last one ends the run in, if it does."""
+
+    count: int
+    data: bytes
+    ends_in: RunState | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """A run to open."""
+
+    tenant: Tenant
+    run_id: RunId
+    session_id: SessionId
+    entries: Entries
+    details: bytes = b""
+    messages: tuple[Message, ...] = ()
+    request_id: str = ""
+    payload_digest: str = ""
+    input_digest: str = ""
+    create_session: bool = False
+    queues: bool = False
+    driver_id: DriverId = DriverId("")
+
+
+@dataclass(frozen=True, slots=True)
+class RunPatch:
+    """What changes on a run's row; None leaves a field."""
+
+    state: RunState | None = None
+    usage: bytes | None = None
+    turns: int | None = None
+    fault: bytes | None = None
+    output_message_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Append:
+    """A driver's write to a log, and what changes with it."""
+
+    tenant: Tenant
+    run_id: RunId
+    driver_id: DriverId
+    epoch: int
+    expected_sequence: int
+    entries: Entries
+    messages: tuple[Message, ...] = ()
+    usage: tuple[ModelUsage, ...] = ()
+    patch: RunPatch = field(default_factory=RunPatch)
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """Anybody's write to a log. `write` gives the wire form of its event for the sequence and session it gets."""
+
+    tenant: Tenant
+    run_id: RunId
+    write: Callable[[int, SessionId], bytes]
+    cancels: bool = False
+    request_id: str = ""
+    payload_digest: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Assignment:
+    """A run handed to a driver."""
+
+    run_id: RunId
+    tenant: Tenant
+    epoch: int
+    sequence: int
+
+
+@dataclass(frozen=True, slots=True)
+class RunQuery:
+    """Which runs to list; None and empty mean any."""
+
+    session_key: int | None = None
+    states: frozenset[RunState] = frozenset()
+
+
+def is_again(standing: Standing, append: Append) -> bool:
+    """Whether append could be one that was already written under the same lease; its bytes tell."""
+    same_lease = standing.driver_id == append.driver_id and standing.epoch == append.epoch
+    return same_lease and append.expected_sequence + append.entries.count <= standing.sequence
+
+
+def refuse_illegal(standing: Standing, append: Append) -> None:
+    """Raises why append cannot be written: RunEnded, LeaseLost, SequenceConflict or SessionBusy."""
+    if standing.state.ended:
+        raise ended(append.run_id, standing.state)
+    if not append.driver_id or standing.driver_id != append.driver_id or standing.epoch != append.epoch:
+        raise LeaseLost(
+            f"run {append.run_id} is not driven by {append.driver_id!r} at epoch {append.epoch}; stop driving it",
+            metadata={"run_id": append.run_id, "epoch": str(standing.epoch)},
+        )
+    if standing.sequence != append.expected_sequence:
+        raise SequenceConflict(
+            f"the log of run {append.run_id} ends at {standing.sequence}, not at {append.expected_sequence}; read on and retry",
+            metadata={"run_id": append.run_id, "sequence": str(standing.sequence)},
+        )
+    if append.messages and standing.place is not Place.HOLDING:
+        raise SessionBusy(
+            f"run {append.run_id} does not hold session {standing.session_id}, so it cannot add messages; end it",
+            metadata={"run_id": append.run_id, "session_id": standing.session_id},
+        )
+
+
+def refuse_mismatched_end(entries: Entries, state: RunState | None) -> None:
+    """Raises RequestInvalid unless the log and the row end together, in the same state."""
+    if state is RunState.QUEUED:
+        raise refuse("patch.state", "cannot be QUEUED: a run that was handed out does not queue again; release it instead")
+    row = state if state is not None and state.ended else None
+    if row is not entries.ends_in:
+        raise refuse(
+            "patch.state", f"is {_name(state)} but the last event says {_name(entries.ends_in)}; a run ends in its log and its row at once"
+        )
+
+
+def ended(run_id: RunId, state: RunState) -> RunEnded:
+    """The fault for a write to a run that has ended."""
+    return RunEnded(f"run {run_id} has ended ({state.name.lower()}); open a new one", metadata={"run_id": run_id, "state": state.name})
+
+
+def _name(state: RunState | None) -> str:
+    return "unset" if state is None else state.name

@@ -1,0 +1,130 @@
+"""Writing to a run's log: a driver's appends and anybody's commands, each as one work on the tables."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from chassis.faults import RunNotFound
+from session_store.domain.batch import Announcement, Batch
+from session_store.domain.run import (
+    REQUEST_SECONDS,
+    Append,
+    Command,
+    Place,
+    Run,
+    RunPatch,
+    Standing,
+    ended,
+    is_again,
+    refuse_illegal,
+)
+from session_store.domain.session import DriverId, RunId
+from session_store.operations.opening import find_again, join_session
+from session_store.operations.ports import Request, Tables
+
+RECORD_COMMAND = "record_command"
+_PAGE = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Appended:
+    """The log's end, what to announce unless the append was a repetition, and whether another run's turn has come."""
+
+    sequence: int
+    announcement: Announcement | None = None
+    promoted: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """A command's sequence, the run, who must look (nobody when empty), and whether the run now needs a driver."""
+
+    sequence: int
+    run: Run
+    announcement: Announcement | None = None
+    driver_id: DriverId = DriverId("")
+    due: bool = False
+
+
+def append(tables: Tables, wish: Append, now: float) -> Appended:
+    """Writes events under a lease with all that changes with them, or finds that they are written."""
+    standing = tables.runs.standing(wish.tenant, wish.run_id)
+    if standing is None:
+        raise run_not_found(wish.run_id)
+    if is_again(standing, wish) and _is_written(tables, standing.key, wish):
+        return Appended(standing.sequence)
+    refuse_illegal(standing, wish)
+    return _write(tables, standing, wish, now)
+
+
+def record_command(tables: Tables, command: Command, now: float) -> Recorded:
+    """Writes a command at the end of a run's log, or finds that the same request wrote it before."""
+    run = tables.runs.find(command.tenant, command.run_id)
+    if run is None:
+        raise run_not_found(command.run_id)
+    before = find_again(tables, command.tenant, RECORD_COMMAND, command.request_id, command.payload_digest)
+    if before is not None:
+        return Recorded(int(before), run)
+    if run.state.ended:
+        raise ended(run.id, run.state)
+    return _record(tables, run, command, now)
+
+
+def run_not_found(run_id: RunId) -> RunNotFound:
+    """The fault for a run that does not exist, or not for this tenant."""
+    return RunNotFound(f"no run {run_id!r}; list runs to find it", metadata={"run_id": run_id})
+
+
+def _is_written(tables: Tables, run_key: int, wish: Append) -> bool:
+    first, last = wish.expected_sequence + 1, wish.expected_sequence + wish.entries.count
+    stored = tables.batches.of_run(run_key, wish.expected_sequence, _PAGE, len(wish.entries.data))
+    return bool(stored) and stored[0].first == first and b"".join(batch.data for batch in stored if batch.last <= last) == wish.entries.data
+
+
+def _write(tables: Tables, standing: Standing, wish: Append, now: float) -> Appended:
+    entries, first = wish.entries, standing.sequence + 1
+    last = standing.sequence + entries.count
+    number = tables.batches.add(wish.tenant, standing.session_key, standing.key, first, last, entries.data)
+    ends = entries.ends_in is not None
+    tables.runs.advance(standing.key, last, wish.patch, now if ends else None)
+    join_session(tables, standing.session_key, wish.run_id, wish.messages, now)
+    if wish.usage:
+        tables.usage.add(wish.tenant, standing.session_key, standing.key, wish.usage)
+    promoted = ends and _free(tables, standing, now)
+    batch = Batch(number, first, last, entries.data)
+    return Appended(last, Announcement(wish.tenant, standing.session_id, wish.run_id, batch, ends), promoted)
+
+
+def _free(tables: Tables, standing: Standing, now: float) -> bool:
+    """Lets go of the session after a run's end; whether another run holds it now.
+
+    The next run's message joins the session here and not when the run was opened: between the messages of the run before it,
+    it would part a tool call from its result.
+    """
+    if standing.place is not Place.HOLDING:
+        tables.messages.release(standing.key)
+        return False
+    following = tables.runs.next_waiting(standing.session_key)
+    if following is None:
+        tables.sessions.occupy(standing.session_key, RunId(""))
+        return False
+    key, run_id = following
+    tables.runs.place(key, Place.HOLDING)
+    tables.sessions.occupy(standing.session_key, run_id)
+    join_session(tables, standing.session_key, run_id, tuple(tables.messages.release(key)), now)
+    return True
+
+
+def _record(tables: Tables, run: Run, command: Command, now: float) -> Recorded:
+    sequence = run.sequence + 1
+    data = command.write(sequence, run.session_id)
+    number = tables.batches.add(command.tenant, run.session_key, run.key, sequence, sequence, data)
+    tables.runs.advance(run.key, sequence, RunPatch(), None)
+    leaves = command.cancels and run.place is Place.WAITING
+    if leaves:
+        tables.runs.place(run.key, Place.LEAVING)
+    if command.request_id:
+        request = Request(command.payload_digest, str(sequence))
+        tables.requests.add(command.tenant, RECORD_COMMAND, command.request_id, request, run.session_key, now + REQUEST_SECONDS)
+    announcement = Announcement(command.tenant, run.session_id, run.id, Batch(number, sequence, sequence, data))
+    return Recorded(sequence, replace(run, sequence=sequence), announcement, run.driver_id, due=leaves)

@@ -1,0 +1,91 @@
+"""The run log: what each call of JournalService does, save Drive (fleet.py)."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+
+from chassis.world import World
+from session_store.domain.page import Cursor
+from session_store.domain.run import Append, Command, Order, Place, Run, RunQuery, RunState
+from session_store.domain.session import RunId, SessionId, Tenant
+from session_store.operations.appending import Appended, Recorded, append, record_command, run_not_found
+from session_store.operations.broadcast import Broadcaster, Scope
+from session_store.operations.fleet import Fleet
+from session_store.operations.follow import Delivery, follow
+from session_store.operations.opening import Opened, open_run
+from session_store.operations.ports import Storage, Tables
+from session_store.operations.sessions import found
+
+
+class JournalOperations:
+    """Opens runs, writes and reads their logs."""
+
+    def __init__(self, storage: Storage, broadcaster: Broadcaster, fleet: Fleet, world: World) -> None:
+        self._storage = storage
+        self._broadcaster = broadcaster
+        self._fleet = fleet
+        self._world = world
+
+    async def open_run(self, order: Order) -> Opened:
+        """Opens a run. Raises SessionNotFound, SessionBusy, InputDuplicate, RequestIdReused, RunsExhausted."""
+        now = self._world.clock.now()
+        return await self._storage.write(lambda tables: open_run(tables, order, now), self._announce_opened)
+
+    async def append(self, wish: Append) -> Appended:
+        """Writes to a log under a lease. Raises RunNotFound, RunEnded, LeaseLost, SequenceConflict."""
+        now = self._world.clock.now()
+
+        def announce(appended: Appended) -> None:
+            self._announce_appended(wish, appended)
+
+        return await self._storage.write(lambda tables: append(tables, wish, now), announce)
+
+    async def record_command(self, command: Command) -> Recorded:
+        """Writes a command to a log and wakes its driver. Raises RunNotFound, RunEnded, RequestIdReused."""
+        now = self._world.clock.now()
+        return await self._storage.write(lambda tables: record_command(tables, command, now), self._announce_recorded)
+
+    def follow(self, scope: Scope, after: int, replay_only: bool) -> AsyncGenerator[Delivery, None]:
+        """Everything after a place, then what comes: see follow.py."""
+        return follow(self._storage, self._broadcaster, scope, after, replay_only)
+
+    async def get_run(self, tenant: Tenant, run_id: RunId) -> Run:
+        """The run. Raises RunNotFound."""
+        run = await self._storage.read(lambda tables: tables.runs.find(tenant, run_id))
+        if run is None:
+            raise run_not_found(run_id)
+        return run
+
+    async def list_runs(
+        self, tenant: Tenant, session_id: SessionId, states: frozenset[RunState], before: Cursor | None, limit: int
+    ) -> list[Run]:
+        """At most limit runs, newest first, of a session or of all. Raises SessionNotFound."""
+
+        def work(tables: Tables) -> list[Run]:
+            key = found(tables, tenant, session_id).key if session_id else None
+            return tables.runs.page(tenant, RunQuery(key, states), before, limit)
+
+        return await self._storage.read(work)
+
+    def _announce_opened(self, opened: Opened) -> None:
+        if opened.announcement is None:
+            return
+        self._broadcaster.publish(opened.announcement)
+        if opened.epoch:
+            self._fleet.given(opened.run)
+        elif opened.run.place is Place.HOLDING:
+            self._fleet.kick()
+
+    def _announce_appended(self, wish: Append, appended: Appended) -> None:
+        if appended.announcement is not None:
+            self._broadcaster.publish(appended.announcement)
+            self._fleet.heard(wish.driver_id, wish.run_id, ended=appended.announcement.ends)
+        if appended.promoted:
+            self._fleet.kick()
+
+    def _announce_recorded(self, recorded: Recorded) -> None:
+        if recorded.announcement is not None:
+            self._broadcaster.publish(recorded.announcement)
+            self._fleet.wake(recorded.driver_id, recorded.run.id)
+        if recorded.due:
+            self._fleet.kick()

@@ -1,0 +1,239 @@
+"""The commands and their options, as typer reads them. What they do is in the modules they import when they run."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from suite.cli.reach import Where
+
+
+def _exit(code: int, **_: object) -> None:
+    raise typer.Exit(int(code))
+
+
+app = typer.Typer(
+    name="behest",
+    help="Runs AI agents: orders in words, carried out with models and tools, every step on record.",
+    epilog="Exit codes: 0 done, 1 the run or command failed, 2 usage or settings, 3 no suite reached, 4 not found, 130 interrupted.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    result_callback=_exit,
+)
+
+Target = Annotated[
+    str | None, typer.Option(help="The suite's host:port, also BEHEST_TARGET. Without it: 127.0.0.1:50051, else one in this process.")
+]
+Tenant = Annotated[str, typer.Option(help="Whose runs and sessions.")]
+Json = Annotated[bool | None, typer.Option("--json/--no-json", help="One JSON object per line. Default: unless a person reads.")]
+Data = Annotated[Path, typer.Option(envvar="BEHEST_DATA", help="Where a suite in this process keeps its database.")]
+Config = Annotated[Path | None, typer.Option(envvar="BEHEST_CONFIG", help="The settings file. Default: behest.yaml when it is there.")]
+LocalModel = Annotated[
+    bool | None,
+    typer.Option(
+        "--local-model/--no-local-model", help="Serve a small model from this machine. Default: when installed and nothing else is set up."
+    ),
+]
+Model = Annotated[str, typer.Option(help="The model: provider/model or an alias. Default: the agent's.")]
+Agent = Annotated[str, typer.Option(help="The agent. Default: the default agent.")]
+Session = Annotated[str, typer.Option(help="The session to go on with. Default: a new one.")]
+Limit = Annotated[int, typer.Option(min=1, max=10_000, help="At most so many.")]
+
+DEFAULT_DATA = Path(".data")
+
+
+@app.command()
+def up(
+    port_base: Annotated[int | None, typer.Option(min=1024, max=65532, help="The first of four ports [50051].")] = None,
+    data: Data = DEFAULT_DATA,
+    config: Config = None,
+    local_model: LocalModel = None,
+    processes: Annotated[bool, typer.Option("--processes", help="One supervised process per service.")] = False,
+) -> int:
+    """Run the four services until Ctrl-C: in one process, or in four with --processes."""
+    from suite.cli.up import run_up
+    from suite.composition import SuiteOptions
+
+    return run_up(SuiteOptions(data, config, port_base, local_model), processes=processes)
+
+
+@app.command()
+def chat(
+    model: Model = "",
+    agent: Agent = "",
+    session: Session = "",
+    target: Target = None,
+    tenant: Tenant = "default",
+    data: Data = DEFAULT_DATA,
+    config: Config = None,
+    local_model: LocalModel = None,
+    json: Json = None,
+) -> int:
+    """Talk with an agent; Ctrl-C stops the answer. With standard input from a pipe: one order, one answer."""
+    from suite.cli.ordering import Order, run_chat
+
+    order = Order(model=model, agent=agent, session=session)
+    return run_chat(Where(target, tenant, data, config, order.local_model(local_model), asks_model=not model), order, json)
+
+
+@app.command()
+def run(
+    order: Annotated[str, typer.Argument(help="What is asked. Without it, or as -, standard input.")] = "-",
+    model: Model = "",
+    agent: Agent = "",
+    session: Session = "",
+    tool: Annotated[str, typer.Option(help="The tool that the first model call must use.")] = "",
+    target: Target = None,
+    tenant: Tenant = "default",
+    data: Data = DEFAULT_DATA,
+    config: Config = None,
+    local_model: LocalModel = None,
+    json: Json = None,
+) -> int:
+    """Give one order and show how it is carried out."""
+    from suite.cli.ordering import Order, run_order
+
+    given = Order(order, model=model, agent=agent, session=session, tool=tool)
+    return run_order(Where(target, tenant, data, config, given.local_model(local_model), asks_model=not model), given, json)
+
+
+@app.command()
+def watch(
+    run: Annotated[str, typer.Argument(help="The run's id.")],
+    after: Annotated[int, typer.Option("--from", min=0, help="The last sequence already seen.")] = 0,
+    target: Target = None,
+    tenant: Tenant = "default",
+    data: Data = DEFAULT_DATA,
+    config: Config = None,
+    json: Json = None,
+) -> int:
+    """Show a run's events, past ones and then those that happen."""
+    from suite.cli.listing import run_watch
+
+    return run_watch(Where(target, tenant, data, config), run, after, json)
+
+
+@app.command()
+def runs(
+    session: Annotated[str, typer.Option(help="Only this session's.")] = "",
+    limit: Limit = 20,
+    target: Target = None,
+    tenant: Tenant = "default",
+    data: Data = DEFAULT_DATA,
+    config: Config = None,
+    json: Json = None,
+) -> int:
+    """List runs, newest first."""
+    from suite.cli.listing import run_runs
+
+    return run_runs(Where(target, tenant, data, config), session, limit, json)
+
+
+@app.command()
+def sessions(
+    session: Annotated[str, typer.Argument(help="A session's id, to see its messages.")] = "",
+    limit: Limit = 20,
+    target: Target = None,
+    tenant: Tenant = "default",
+    data: Data = DEFAULT_DATA,
+    config: Config = None,
+    json: Json = None,
+) -> int:
+    """List sessions, newest first, or show one."""
+    from suite.cli.listing import run_session, run_sessions
+
+    where = Where(target, tenant, data, config)
+    return run_session(where, session, json) if session else run_sessions(where, limit, json)
+
+
+@app.command()
+def cancel(
+    run: Annotated[str, typer.Argument(help="The run's id.")],
+    reason: Annotated[str, typer.Option(help="Why, for the record.")] = "",
+    target: Target = None,
+    tenant: Tenant = "default",
+    data: Data = DEFAULT_DATA,
+    config: Config = None,
+    json: Json = None,
+) -> int:
+    """Ask a run to stop."""
+    from suite.cli.listing import run_cancel
+
+    return run_cancel(Where(target, tenant, data, config), run, reason, json)
+
+
+@app.command()
+def tools(target: Target = None, tenant: Tenant = "default", data: Data = DEFAULT_DATA, config: Config = None, json: Json = None) -> int:
+    """List the tools that agents can be given."""
+    from suite.cli.listing import run_tools
+
+    return run_tools(Where(target, tenant, data, config), json)
+
+
+@app.command()
+def models(
+    target: Target = None,
+    tenant: Tenant = "default",
+    data: Data = DEFAULT_DATA,
+    config: Config = None,
+    local_model: LocalModel = None,
+    json: Json = None,
+) -> int:
+    """List the models that can be called, and what keeps the others from it."""
+    from suite.cli.listing import run_models
+
+    return run_models(Where(target, tenant, data, config, local_model), json)
+
+
+@app.command()
+def agents(target: Target = None, tenant: Tenant = "default", data: Data = DEFAULT_DATA, config: Config = None, json: Json = None) -> int:
+    """List the agents."""
+    from suite.cli.listing import run_agents
+
+    return run_agents(Where(target, tenant, data, config), json)
+
+
+@app.command()
+def doctor(
+    port_base: Annotated[int, typer.Option(min=1024, max=65532, help="The first of the four ports.")] = 50051,
+    data: Data = DEFAULT_DATA,
+    config: Config = None,
+    json: Json = None,
+) -> int:
+    """Check ports, settings, keys, storage and the local model, and say what to do."""
+    from suite.cli.doctor import run_doctor
+
+    return run_doctor(port_base, data, config, json)
+
+
+@app.command()
+def demo(data: Annotated[Path | None, typer.Option(help="Where to keep the demo's database. Default: a temporary folder.")] = None) -> int:
+    """Show a suite at work, without a key and without a network."""
+    from suite.demo import run_demo
+
+    return run_demo(data)
+
+
+def invoke(argv: Sequence[str] | None = None) -> int:
+    """Runs the command that argv names; returns the exit code and prints every failure as one message."""
+    from chassis.faults import Fault
+    from suite.cli.outcome import exit_of, message_of, tell
+
+    try:
+        app(args=None if argv is None else list(argv), prog_name="behest")
+    except SystemExit as end:
+        return int(end.code or 0)
+    except Fault as fault:
+        tell(message_of(fault))
+        return exit_of(fault)
+    except Exception as error:
+        if os.environ.get("BEHEST_TRACEBACK"):
+            raise
+        tell(f"error: behest itself failed: {type(error).__name__}: {error}; set BEHEST_TRACEBACK=1 to see where, and report it")
+        return 1
+    return 0

@@ -1,0 +1,43 @@
+"""`behest up`: the suite in the foreground until it is told to stop."""
+
+from __future__ import annotations
+
+from chassis.rpc.serve import run, stop_on_signals
+from suite.addresses import Service
+from suite.cli.outcome import Exit, tell
+from suite.composition import SuiteOptions
+
+
+def run_up(options: SuiteOptions, *, processes: bool) -> Exit:
+    """Runs until SIGTERM or Ctrl-C."""
+    run(_in_processes(options) if processes else _in_this_process(options))
+    return Exit.OK
+
+
+async def _in_this_process(options: SuiteOptions) -> None:
+    from suite.embedded import open_suite
+
+    with stop_on_signals() as stop:
+        async with open_suite(options, listen=True) as suite:
+            for service in Service:
+                tell(f"{service.value:<17} {suite.settings.listen(service)}")
+            _tell_rest(options, suite.notices)
+            await stop.wait()
+
+
+async def _in_processes(options: SuiteOptions) -> None:
+    from suite.processes import open_processes
+
+    with stop_on_signals() as stop:
+        async with open_processes(options, tell) as suite:
+            for child in suite.children:
+                tell(f"{child.service.value:<17} {child.listen}  pid {child.pid}")
+            _tell_rest(options, suite.notices)
+            await stop.wait()
+
+
+def _tell_rest(options: SuiteOptions, notices: tuple[str, ...]) -> None:
+    tell(f"data in {options.data}")
+    for notice in notices:
+        tell(notice)
+    tell("ready: try `behest chat` in another terminal; Ctrl-C stops the suite")

@@ -1,0 +1,74 @@
+"""The effect ledger in memory: for tests and for trying things out. It forgets everything with its process."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+
+from tool_executor.domain.execution import Execution
+from tool_executor.domain.ledger import LEASE_SECONDS, Standing, Verdict, judge
+
+MAX_KEPT = 100_000
+
+
+class MemoryExecutions:
+    """See the port. Beyond so many records the oldest are forgotten."""
+
+    def __init__(self, limit: int = MAX_KEPT) -> None:
+        self._limit = limit
+        self._held: OrderedDict[tuple[str, str], Execution] = OrderedDict()
+        self._leases: dict[str, float] = {}
+
+    async def begin(self, asked: Execution, claim: bool) -> Standing:
+        """What the call may do."""
+        held = self._held.get((asked.tenant, asked.key))
+        standing = judge(asked, held, held is not None and self._lives(held.instance, asked.started_at))
+        if claim or standing.verdict is not Verdict.BEGIN:
+            self._apply(standing)
+        return standing
+
+    async def finish(self, ended: Execution) -> Execution:
+        """Keeps the receipt unless there is one, or somebody took the claim over."""
+        held = self._held.get((ended.tenant, ended.key))
+        if held is not None and (held.result is not None or (held.instance, held.attempt) != (ended.instance, ended.attempt)):
+            return held if held.result is not None else ended
+        self._keep(ended)
+        return ended
+
+    async def remember(self, ended: Execution) -> None:
+        """Keeps the receipt unless there is a record."""
+        if (ended.tenant, ended.key) not in self._held:
+            self._keep(ended)
+
+    async def find(self, tenant: str, key: str) -> Execution | None:
+        """The record."""
+        return self._held.get((tenant, key))
+
+    async def renew(self, instance: str, until: float) -> None:
+        """The claimant lives until then."""
+        self._leases[instance] = until
+
+    async def resign(self, instance: str) -> None:
+        """The claimant is gone."""
+        self._leases.pop(instance, None)
+
+    async def purge(self, before: float) -> int:
+        """Forgets old records, and leases that ended by then."""
+        old = [where for where, held in self._held.items() if held.started_at < before]
+        for where in old:
+            del self._held[where]
+        self._leases = {instance: until for instance, until in self._leases.items() if until >= before}
+        return len(old)
+
+    def _apply(self, standing: Standing) -> None:
+        if standing.verdict in (Verdict.BEGIN, Verdict.TAKE_OVER, Verdict.UNKNOWN):
+            self._keep(standing.execution)
+        if standing.verdict in (Verdict.BEGIN, Verdict.TAKE_OVER):
+            self._leases[standing.execution.instance] = standing.execution.started_at + LEASE_SECONDS
+
+    def _lives(self, instance: str, now: float) -> bool:
+        return self._leases.get(instance, 0.0) > now
+
+    def _keep(self, execution: Execution) -> None:
+        self._held[execution.tenant, execution.key] = execution
+        while len(self._held) > self._limit:
+            self._held.popitem(last=False)

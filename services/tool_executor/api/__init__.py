@@ -1,0 +1,1 @@
+"""The contract: convert in, one call, convert out."""

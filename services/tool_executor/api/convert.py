@@ -1,0 +1,206 @@
+"""Between the contract's messages and the domain's values. Pure; refuses what a field may not hold, naming the field."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from behest.chat.v1 import chat_pb2
+from behest.tool.v1 import tool_pb2, tool_service_pb2
+from chassis.faults import RequestInvalid, Violation
+from tool_executor.domain.execution import Execution, Result, Status, ToolCall
+from tool_executor.domain.tool import Declared, Scope, Tool, Traits
+from tool_executor.operations.feed import Happened, Progress
+from tool_executor.operations.flight import Order
+from tool_executor.operations.tools import Query, Registration
+
+MAX_ID_CHARS = 256
+MAX_REQUEST_ID_CHARS = 128
+MAX_CALLS = 128
+MAX_PAGE = 1000
+MAX_LISTED_NAMES = 1000
+
+_TRAITS = ("read_only", "idempotent", "destructive", "open_world", "concurrency_safe", "long_running")
+
+
+def scope_in(scope: tool_pb2.ToolScope) -> Scope:
+    """From where a tool is seen."""
+    _require(len(scope.agent) <= MAX_ID_CHARS, "scope.agent", f"is longer than {MAX_ID_CHARS} characters")
+    _require(len(scope.run_id) <= MAX_ID_CHARS, "scope.run_id", f"is longer than {MAX_ID_CHARS} characters")
+    return Scope(scope.agent, scope.run_id)
+
+
+def query_in(request: tool_service_pb2.ListToolsRequest) -> Query:
+    """Which tools to list."""
+    _require(0 <= request.page_size <= MAX_PAGE, "page_size", f"must be from 0 to {MAX_PAGE}")
+    _require(len(request.names) <= MAX_LISTED_NAMES, "names", f"holds more than {MAX_LISTED_NAMES} names")
+    names = frozenset(request.names)
+    return Query(scope_in(request.scope), request.name_prefix, names, request.page_size or 100, request.page_token)
+
+
+def registration_in(tool: tool_pb2.Tool) -> Registration:
+    """The tool to add."""
+    _require(bool(tool.function), "tool.function", "is empty; name one of the operator's functions, such as builtin:time")
+    definition = tool.definition
+    return Registration(
+        function=tool.function,
+        name=definition.name,
+        description=definition.description,
+        parameters=definition.parameters,
+        result_schema=tool.result_schema,
+        strict=definition.strict,
+        traits=declared_in(tool.traits),
+        scope=scope_in(tool.scope),
+        timeout=tool.timeout_ms / 1000,
+    )
+
+
+def declared_in(traits: tool_pb2.ToolTraits) -> Declared:
+    """Traits as written; None where unset."""
+    said = {field.name: value for field, value in traits.ListFields()}
+    return Declared(**said)
+
+
+def traits_out(traits: Traits) -> tool_pb2.ToolTraits:
+    """Traits with nothing unset."""
+    return tool_pb2.ToolTraits(**{name: getattr(traits, name) for name in _TRAITS})
+
+
+def tool_out(tool: Tool) -> tool_pb2.Tool:
+    """A tool."""
+    return tool_pb2.Tool(
+        definition=chat_pb2.ToolDefinition(name=tool.name, description=tool.description, parameters=tool.parameters, strict=tool.strict),
+        result_schema=tool.result_schema,
+        traits=traits_out(tool.traits),
+        scope=tool_pb2.ToolScope(agent=tool.scope.agent, run_id=tool.scope.run_id),
+        timeout_ms=round(tool.timeout * 1000),
+        function=tool.function,
+        version=tool.version,
+    )
+
+
+def direct_order_in(request: tool_service_pb2.ExecuteToolRequest, tenant: str, new_id: str, deadline: float | None) -> Order:
+    """A call outside of a run."""
+    _require(len(request.request_id) <= MAX_REQUEST_ID_CHARS, "request_id", f"is longer than {MAX_REQUEST_ID_CHARS} characters")
+    _require("/" not in request.request_id, "request_id", "holds a '/', which keys of runs do; leave it out")
+    _require(request.timeout_ms >= 0, "timeout_ms", "is negative")
+    key = request.request_id or new_id
+    call = call_in(request.call, "call", key)
+    scope = scope_in(request.scope)
+    return Order(tenant, key, call, scope=scope, timeout=request.timeout_ms / 1000 or None, deadline=deadline)
+
+
+def orders_in(request: tool_service_pb2.ExecuteBatchRequest, tenant: str, deadline: float | None) -> list[Order]:
+    """The calls of one turn."""
+    _require_run_id(request.run_id)
+    _require(len(request.calls) <= MAX_CALLS, "calls", f"holds {len(request.calls)} calls; at most {MAX_CALLS} are allowed")
+    calls = [call_in(call, f"calls[{index}]", "") for index, call in enumerate(request.calls)]
+    _require_unique(calls)
+    scope = Scope(request.agent, request.run_id)
+    allowed = frozenset(request.allowed_tools)
+    return [
+        Order(
+            tenant=tenant,
+            key=f"{request.run_id}/{call.id}",
+            call=call,
+            run_id=request.run_id,
+            session_id=request.session_id,
+            scope=scope,
+            allowed=allowed,
+            deadline=deadline,
+            approved_by=request.approved_by.get(call.id, ""),
+        )
+        for call in calls
+    ]
+
+
+def call_in(call: chat_pb2.ToolCall, path: str, own_id: str) -> ToolCall:
+    """A call; an empty id becomes own_id."""
+    call_id = call.id or own_id
+    _require(0 < len(call_id) <= MAX_ID_CHARS, f"{path}.id", f"must have 1 to {MAX_ID_CHARS} characters")
+    _require(0 < len(call.name) <= MAX_ID_CHARS, f"{path}.name", f"must have 1 to {MAX_ID_CHARS} characters")
+    return ToolCall(call_id, call.name, call.arguments)
+
+
+def cancel_in(request: tool_service_pb2.CancelExecutionsRequest) -> tuple[str, frozenset[str]]:
+    """The run and the calls to stop."""
+    _require_run_id(request.run_id)
+    return request.run_id, frozenset(request.call_ids)
+
+
+def progress_out(progress: Progress) -> tool_pb2.ToolProgress:
+    """Progress."""
+    return tool_pb2.ToolProgress(call_id=progress.call_id, message=progress.message, fraction=progress.fraction)
+
+
+def result_out(execution: Execution, replayed: bool) -> tool_pb2.ToolResult:
+    """What became of a call; RUNNING while it is under way."""
+    result = execution.result or Result(Status.RUNNING)
+    return tool_pb2.ToolResult(
+        call_id=execution.call.id,
+        tool=execution.call.name,
+        status=tool_pb2.ExecutionStatus.ValueType(result.status),
+        is_error=result.is_error and result.status is not Status.RUNNING,
+        content=result.content,
+        duration_ms=execution.duration * 1000,
+        attempt=execution.attempt,
+        full_bytes=result.full_bytes,
+        truncated=result.truncated,
+        replayed=replayed,
+        effect_unknown=result.effect_unknown,
+    )
+
+
+def happened_out(happened: Happened) -> tool_service_pb2.ExecuteBatchResponse:
+    """What happened in a batch."""
+    return tool_service_pb2.ExecuteBatchResponse(
+        progress=[progress_out(progress) for progress in happened.progress],
+        results=[result_out(ended.execution, ended.replayed) for ended in happened.ended],
+    )
+
+
+def direct_out(happened: Happened) -> list[tool_service_pb2.ExecuteToolResponse]:
+    """What happened to a direct call: progress first, the result last."""
+    progress = [tool_service_pb2.ExecuteToolResponse(progress=progress_out(p)) for p in happened.progress]
+    results = [tool_service_pb2.ExecuteToolResponse(result=result_out(e.execution, e.replayed)) for e in happened.ended]
+    return [*progress, *results]
+
+
+def execution_out(execution: Execution) -> tool_pb2.Execution:
+    """The record of an execution."""
+    call = execution.call
+    return tool_pb2.Execution(
+        key=execution.key,
+        run_id=execution.run_id,
+        session_id=execution.session_id,
+        call=chat_pb2.ToolCall(id=call.id, name=call.name, arguments=call.arguments),
+        tool_version=execution.tool_version,
+        result=result_out(execution, replayed=False),
+        started_at=_timestamp(execution.started_at),
+        ended_at=None if execution.ended_at is None else _timestamp(execution.ended_at),
+        approved_by=execution.approved_by,
+    )
+
+
+def _timestamp(seconds: float) -> Timestamp:
+    stamp = Timestamp()
+    stamp.FromNanoseconds(round(seconds * 1e6) * 1000)
+    return stamp
+
+
+def _require_run_id(run_id: str) -> None:
+    fits = 0 < len(run_id) <= MAX_ID_CHARS and "/" not in run_id
+    _require(fits, "run_id", f"must have 1 to {MAX_ID_CHARS} characters and no '/'")
+
+
+def _require_unique(calls: Sequence[ToolCall]) -> None:
+    seen: set[str] = set()
+    for index, call in enumerate(calls):
+        _require(call.id not in seen, f"calls[{index}].id", f"{call.id!r} comes twice; ids of one batch are unique")
+        seen.add(call.id)
+
+
+def _require(holds: bool, field: str, why: str) -> None:
+    if not holds:
+        raise RequestInvalid(f"{field} {why}", violations=(Violation(field, why),))

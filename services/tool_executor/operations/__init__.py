@@ -1,0 +1,1 @@
+"""What the executor does: keep tools, run calls, remember what became of them."""

@@ -1,0 +1,58 @@
+"""What the executor does by itself: renew the lease of its claims, see what others registered, forget what is old."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+import structlog
+
+from chassis.faults import Fault
+from chassis.world import Clock
+from tool_executor.domain.ledger import LEASE_SECONDS, RENEW_SECONDS
+from tool_executor.operations.execute import Executor
+from tool_executor.operations.ports import Executions
+from tool_executor.operations.tools import Tools
+
+REFRESH_SECONDS = 1.0  # how soon a tool registered with another executor is seen here
+PURGE_SECONDS = 3600.0
+
+_log = structlog.get_logger("tool_executor")
+
+
+class Upkeep:
+    """The executor's own chores. Failures are logged and tried again; they stop nothing."""
+
+    def __init__(self, executor: Executor, executions: Executions, tools: Tools, clock: Clock, retention: float) -> None:
+        self._executor = executor
+        self._executions = executions
+        self._tools = tools
+        self._clock = clock
+        self._retention = retention
+
+    async def run(self) -> None:
+        """Does the chores until it is cancelled."""
+        async with asyncio.TaskGroup() as chores:
+            chores.create_task(self._every(RENEW_SECONDS, self.renew))
+            chores.create_task(self._every(REFRESH_SECONDS, self._tools.refresh))
+            chores.create_task(self._every(PURGE_SECONDS, self.purge))
+
+    async def renew(self) -> None:
+        """Renews the lease while claims are open, so that no other executor takes them for orphans."""
+        if self._executor.holds_claims:
+            await self._executions.renew(self._executor.instance, self._clock.now() + LEASE_SECONDS)
+
+    async def purge(self) -> None:
+        """Forgets records beyond the retention, and the tools of idle runs."""
+        records = await self._executions.purge(self._clock.now() - self._retention)
+        tools = await self._tools.expire()
+        if records or tools:
+            _log.info("forgotten", executions=records, tools_of_idle_runs=tools)
+
+    async def _every(self, seconds: float, chore: Callable[[], Awaitable[None]]) -> None:
+        while True:
+            try:
+                await chore()
+            except Fault as fault:
+                _log.warning("a chore failed and is tried again", chore=chore.__name__, reason=fault.reason, problem=fault.message)
+            await self._clock.sleep(seconds)

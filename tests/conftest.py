@@ -1,0 +1,32 @@
+"""What holds for every test. In CI (BEHEST_CI=1) a skip is a failure, unless its reason begins with `optional:`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Generator
+
+import pytest
+
+Report = pytest.TestReport | pytest.CollectReport
+STRICT = bool(os.environ.get("BEHEST_CI"))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, Report, Report]:
+    """A test's report, failed where it was skipped without leave."""
+    return _refuse_skip((yield))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report() -> Generator[None, Report, Report]:
+    """A module's report, failed where all of it was skipped without leave."""
+    return _refuse_skip((yield))
+
+
+def _refuse_skip(report: Report) -> Report:
+    if STRICT and report.skipped and not hasattr(report, "wasxfail"):
+        reason = report.longrepr[2].removeprefix("Skipped: ") if isinstance(report.longrepr, tuple) else str(report.longrepr)
+        if not reason.startswith("optional:"):
+            report.outcome = "failed"
+            report.longrepr = f"skipped, which CI may not: {reason}"
+    return report

@@ -1,0 +1,169 @@
+"""Recorded provider traffic from a folder beside the repository, where it exists, and a plain reading of it to compare with.
+
+The reading here shares no code with the gateway: whole-body JSON and line by line, as one would write it without caring for splits,
+bounds or speed.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+FOLDER = Path(__file__).resolve().parents[3] / "shared" / "provider_fixtures"
+ABSENT = "optional: the folder ../shared/provider_fixtures with recorded traffic is not there"
+
+
+@dataclass(frozen=True)
+class Recording:
+    """One recorded exchange."""
+
+    id: str
+    vendor: str
+    protocol: str
+    status: int
+    body: bytes
+    request: Any
+
+    @property
+    def is_stream(self) -> bool:
+        """Whether the answer was streamed."""
+        return not self.body.lstrip().startswith(b"{")
+
+    def __str__(self) -> str:
+        return f"{self.id}-{self.vendor}"
+
+
+def recordings(protocol: str) -> list[Recording]:
+    """All exchanges of one protocol, `openai` or `anthropic`."""
+    if not FOLDER.is_dir():
+        return []
+    return [recording for recording in _all() if recording.protocol == protocol]
+
+
+def _all() -> Iterator[Recording]:
+    for entry in json.loads((FOLDER / "MANIFEST.json").read_text()):
+        cassette = json.loads((FOLDER / f"{entry['id']}.cassette.json").read_text())
+        for number, exchange in enumerate(cassette["interactions"]):
+            protocol = _protocol(exchange["request"]["uri"])
+            body = (exchange["response"]["body"] or {}).get("string", "")
+            if protocol and _is_answer(body):
+                status, request = exchange["response"]["status"]["code"], _request(exchange["request"]["body"])
+                for part, one in enumerate(_streams(body)):
+                    name = f"{entry['id']}.{number}.{part}"
+                    yield Recording(name, entry["providers"], protocol, status, one.encode(), request)
+
+
+def _streams(body: str) -> list[str]:
+    """A body's streams: some recordings hold the answers of several turns one after another."""
+    end = '{"type":"message_stop"}'
+    pieces = body.split(end)
+    return [piece + end for piece in pieces[:-1]] if len(pieces) > 2 else [body]
+
+
+def _request(body: str | None) -> Any:
+    return json.loads(body) if body else None
+
+
+def _protocol(uri: str) -> str:
+    path = uri.partition("?")[0]
+    return "openai" if path.endswith("/chat/completions") else "anthropic" if path.endswith("/messages") else ""
+
+
+def _is_answer(body: str) -> bool:
+    """Some recordings filed under chat completions are of other endpoints; those have no choices."""
+    if not body.lstrip().startswith("{"):
+        return True
+    document = json.loads(body)
+    return any(key in document for key in ("choices", "content", "error"))
+
+
+@dataclass
+class Reading:
+    """What an answer says."""
+
+    text: str = ""
+    reasoning: str = ""
+    calls: list[tuple[str, str, str]] = field(default_factory=list)
+    finish: str = ""
+    usage: dict[str, int] = field(default_factory=dict)
+
+
+def documents(body: bytes) -> list[Any]:
+    """The JSON documents of a stream, line by line."""
+    lines = [line[5:].strip() for line in body.decode().splitlines() if line.startswith("data:")]
+    return [json.loads(line) for line in lines if line and line != "[DONE]"]
+
+
+def read_openai(recording: Recording) -> Reading:
+    """A Chat Completions answer."""
+    reading = Reading()
+    pieces = documents(recording.body) if recording.is_stream else [json.loads(recording.body)]
+    calls: dict[int, list[str]] = {}
+    for piece in pieces:
+        for choice in piece.get("choices") or ():
+            content = choice.get("delta") or choice.get("message") or {}
+            _openai_text(reading, content)
+            for place, call in enumerate(content.get("tool_calls") or ()):
+                slot = calls.setdefault(call.get("index", place), ["", "", ""])
+                slot[0] = slot[0] or call.get("id") or ""
+                slot[1] = slot[1] or call["function"].get("name") or ""
+                slot[2] += call["function"].get("arguments") or ""
+            reading.finish = choice.get("finish_reason") or reading.finish
+        usage = piece.get("usage") or (piece.get("x_groq") or {}).get("usage")
+        if usage:
+            reading.usage = usage
+    reading.calls = [tuple(call) for _, call in sorted(calls.items())]  # type: ignore[misc]
+    return reading
+
+
+def _openai_text(reading: Reading, content: dict[str, Any]) -> None:
+    said = content.get("content")
+    if isinstance(said, str):
+        reading.text += said
+    for item in said if isinstance(said, list) else ():
+        if item["type"] == "text":
+            reading.text += item["text"]
+        else:
+            reading.reasoning += "".join(thought["text"] for thought in item["thinking"])
+    reading.reasoning += content.get("reasoning_content") or content.get("reasoning") or ""
+
+
+def read_anthropic(recording: Recording) -> Reading:
+    """A Messages answer."""
+    return _anthropic_stream(recording) if recording.is_stream else _anthropic_whole(json.loads(recording.body))
+
+
+def _anthropic_whole(message: dict[str, Any]) -> Reading:
+    blocks = message["content"]
+    return Reading(
+        text="".join(block["text"] for block in blocks if block["type"] == "text"),
+        reasoning="".join(block["thinking"] for block in blocks if block["type"] == "thinking"),
+        calls=[(block["id"], block["name"], json.dumps(block["input"])) for block in blocks if block["type"] == "tool_use"],
+        finish=message["stop_reason"],
+        usage=message["usage"],
+    )
+
+
+def _anthropic_stream(recording: Recording) -> Reading:
+    reading, calls = Reading(), {}
+    for event in documents(recording.body):
+        match event["type"]:
+            case "message_start":
+                reading.usage = dict(event["message"]["usage"])
+            case "content_block_start" if event["content_block"]["type"] == "tool_use":
+                block = event["content_block"]
+                calls[event["index"]] = [block["id"], block["name"], "", block.get("input")]
+            case "content_block_delta":
+                delta = event["delta"]
+                reading.text += delta.get("text", "")
+                reading.reasoning += delta.get("thinking", "")
+                if event["index"] in calls:
+                    calls[event["index"]][2] += delta.get("partial_json", "")
+            case "message_delta":
+                reading.finish = event["delta"]["stop_reason"] or reading.finish
+                reading.usage |= {key: value for key, value in event.get("usage", {}).items() if value is not None}
+    reading.calls = [(call[0], call[1], call[2] or json.dumps(call[3] or {})) for _, call in sorted(calls.items())]
+    return reading

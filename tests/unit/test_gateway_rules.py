@@ -1,0 +1,325 @@
+"""The gateway's rules: what is admitted, what names mean, what models can and cost, what refusals mean."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from email.utils import formatdate
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from chassis.faults import (
+    CapabilityMissing,
+    Fault,
+    ModelNotFound,
+    ProviderContextOverflow,
+    ProviderCredentialsRefused,
+    ProviderPermissionDenied,
+    ProviderRateLimited,
+    ProviderRequestRefused,
+    ProviderResponseInvalid,
+    ProviderTimeout,
+    ProviderUnavailable,
+    RequestInvalid,
+)
+from provider_gateway.adapters.http.refusals import Refused, fault_of, refusal_in, refusal_of
+from provider_gateway.adapters.http.retry_after import retry_after
+from provider_gateway.adapters.price_list import known_price
+from provider_gateway.domain.admission import admit, needs, require
+from provider_gateway.domain.answers import Usage
+from provider_gateway.domain.catalogue import Catalogue, dollars
+from provider_gateway.domain.chat import (
+    Blob,
+    ChatRequest,
+    FormatKind,
+    ImagePart,
+    JsonPart,
+    Message,
+    ReasoningEffort,
+    ResponseFormat,
+    Role,
+    Sampling,
+    TextPart,
+    ToolCall,
+    ToolChoice,
+    ToolChoiceMode,
+    ToolDefinition,
+)
+from provider_gateway.domain.models import Capabilities, ModelTraits, Price
+from provider_gateway.domain.naming import ModelName, Names
+
+USER = Message(Role.USER, (TextPart("hi"),))
+GOOD = ChatRequest((USER,))
+NOW = 1_700_000_000.0
+
+
+@pytest.mark.feature("P1")
+@pytest.mark.parametrize(
+    ("request_", "field"),
+    [
+        (ChatRequest(()), "messages"),
+        (replace(GOOD, request_id="x" * 129), "request_id"),
+        (replace(GOOD, metadata={str(i): "" for i in range(17)}), "metadata"),
+        (ChatRequest((replace(USER, tool_calls=(ToolCall("a", "b", b""),)),)), "messages[0].tool_calls"),
+        (ChatRequest((Message(Role.TOOL),)), "messages[0].tool_call_id"),
+        (ChatRequest((replace(USER, tool_call_id="x"),)), "messages[0].tool_call_id"),
+        (ChatRequest((Message(Role.USER, (ImagePart(Blob()),)),)), "messages[0].parts[0]"),
+        (ChatRequest((Message(Role.USER, (ImagePart(Blob(data=b"x")),)),)), "messages[0].parts[0].media_type"),
+        (ChatRequest((Message(Role.USER, (ImagePart(Blob(url="file:///etc/passwd")),)),)), "messages[0].parts[0].url"),
+        (ChatRequest((Message(Role.USER, (JsonPart(b"{"),)),)), "messages[0].parts[0].json"),
+        (ChatRequest((Message(Role.ASSISTANT, (), (ToolCall("", "b", b""),)),)), "messages[0].tool_calls[0]"),
+        (replace(GOOD, tools=(ToolDefinition("a b"),)), "tools[0].name"),
+        (replace(GOOD, tools=(ToolDefinition("a"), ToolDefinition("a"))), "tools[1].name"),
+        (replace(GOOD, tools=(ToolDefinition("a", "", b"[]"),)), "tools[0].parameters"),
+        (replace(GOOD, tool_choice=ToolChoice(ToolChoiceMode.REQUIRED)), "tool_choice"),
+        (replace(GOOD, tools=(ToolDefinition("a"),), tool_choice=ToolChoice(ToolChoiceMode.NAMED, "b")), "tool_choice.name"),
+        (replace(GOOD, response_format=ResponseFormat(FormatKind.JSON_SCHEMA)), "response_format.schema"),
+        (replace(GOOD, sampling=Sampling(temperature=2.1)), "sampling.temperature"),
+        (replace(GOOD, sampling=Sampling(temperature=float("nan"))), "sampling.temperature"),
+        (replace(GOOD, sampling=Sampling(top_p=-0.1)), "sampling.top_p"),
+        (replace(GOOD, sampling=Sampling(max_output_tokens=0)), "sampling.max_output_tokens"),
+        (replace(GOOD, sampling=Sampling(stop=("",))), "sampling.stop"),
+    ],
+)
+def test_a_wrong_field_is_refused_by_path(request_: ChatRequest, field: str) -> None:
+    with pytest.raises(RequestInvalid) as caught:
+        admit(request_)
+    assert [violation.field for violation in caught.value.violations] == [field]
+
+
+def test_all_mistakes_are_named_at_once() -> None:
+    with pytest.raises(RequestInvalid) as caught:
+        admit(ChatRequest((), sampling=Sampling(temperature=9, top_p=9)))
+    assert [v.field for v in caught.value.violations] == ["messages", "sampling.temperature", "sampling.top_p"]
+
+
+def test_a_good_request_is_admitted() -> None:
+    admit(replace(GOOD, tools=(ToolDefinition("a", "", b'{"type":"object"}'),), tool_choice=ToolChoice(ToolChoiceMode.NAMED, "a")))
+
+
+@pytest.mark.feature("P9")
+@pytest.mark.feature("P10")
+def test_every_capability_that_is_missing_is_named() -> None:
+    request = ChatRequest(
+        (Message(Role.USER, (ImagePart(Blob(url="https://x")),)),),
+        tools=(ToolDefinition("a"),),
+        response_format=ResponseFormat(FormatKind.JSON_SCHEMA, "", b"{}"),
+        sampling=Sampling(reasoning_effort=ReasoningEffort.LOW),
+    )
+    assert needs(GOOD) == frozenset()
+    with pytest.raises(CapabilityMissing) as caught:
+        require(request, Capabilities(), "p/m")
+    assert caught.value.metadata == {"model": "p/m", "missing": "json_schema,reasoning,tools,vision"}
+    require(request, Capabilities(tools=True, json_schema=True, vision=True, reasoning=True), "p/m")
+    require(replace(GOOD, sampling=Sampling(reasoning_effort=ReasoningEffort.NONE)), Capabilities(), "p/m")
+
+
+NAMES = Names(
+    ("openai", "anthropic", "local"),
+    {"openai": ["gpt-4o", "both"], "anthropic": ["claude-sonnet-4"], "local": ["both"]},
+    {"fast": "openai/gpt-4o"},
+    "fast",
+)
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("openai/gpt-4o", ModelName("openai", "gpt-4o")),
+        ("local/org/model:tag", ModelName("local", "org/model:tag")),
+        ("openai/not-yet-listed", ModelName("openai", "not-yet-listed")),
+        ("claude-sonnet-4", ModelName("anthropic", "claude-sonnet-4")),
+        ("fast", ModelName("openai", "gpt-4o")),
+        ("", ModelName("openai", "gpt-4o")),
+    ],
+)
+def test_a_name_means_a_provider_and_its_model(name: str, meant: ModelName) -> None:
+    assert NAMES.resolve(name) == meant
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("openia/gpt-4o", "nearest: openai/gpt-4o"),
+        ("gpt4o", "nearest: openai/gpt-4o"),
+        ("antropic/claude-9", "anthropic/…"),
+        ("fats", "nearest: fast"),
+        ("both", "write local/both or openai/both"),
+        ("openai/", "no model 'openai/'"),
+        ("zzz", "write provider/model, an alias, or nothing"),
+    ],
+)
+def test_an_unknown_name_is_answered_with_the_nearest(name: str, says: str) -> None:
+    with pytest.raises(ModelNotFound) as caught:
+        NAMES.resolve(name)
+    assert says in caught.value.message
+
+
+def test_no_name_and_no_default_says_what_to_set() -> None:
+    with pytest.raises(ModelNotFound, match="default_model"):
+        Names((), {}, {}).resolve("")
+
+
+@pytest.mark.feature("P9")
+def test_the_catalogue_prefers_the_configuration_and_knows_dated_versions() -> None:
+    configured = {"openai": {"gpt-4o": ModelTraits(price=Price(1, 2)), "new": ModelTraits(Capabilities(tools=True))}}
+    catalogue = Catalogue(configured, frozenset({"openai"}))
+    assert catalogue.traits("openai", "openai", "gpt-4o").price == Price(1, 2)
+    own = catalogue.traits("openai", "openai", "gpt-4o").capabilities
+    assert own is not None
+    assert own.tools
+    assert catalogue.traits("openai", "openai", "gpt-4o-mini-2024-07-18").price == dollars(0.15, 0.6, 0.075)
+    assert catalogue.traits("openai", "openai", "unheard-of") == ModelTraits()
+    assert catalogue.traits("local", "openai", "gpt-4o") == ModelTraits()
+    assert {"gpt-4o", "new"} <= set(catalogue.names("openai", "openai"))
+    assert catalogue.names("local", "openai") == []
+
+
+@pytest.mark.feature("P22")
+def test_a_price_counts_cached_tokens_at_their_own_rate() -> None:
+    price = dollars(3, 15, 0.3, 3.75)
+    usage = Usage(input_tokens=1000, output_tokens=100, cache_read_tokens=800, cache_write_tokens=100)
+    assert price.of(usage) == 100 * 3000 + 800 * 300 + 100 * 3750 + 100 * 15000
+    assert Price(10, 20).of(usage) == 1000 * 10 + 100 * 20
+
+
+@pytest.mark.feature("P22")
+def test_the_kept_price_list_knows_vendors_models_and_says_nothing_of_others() -> None:
+    assert known_price("openai", "gpt-4o-2024-08-06") == dollars(2.5, 10, 1.25)
+    assert known_price("openai", "no-such-model") is None
+    assert known_price("scripted", "gpt-4o") is None
+
+
+def error(**fields: object) -> bytes:
+    return json.dumps({"error": fields}).encode()
+
+
+WHO = Refused("acme", "m-1", "sk-secret-key-1234")
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "expected"),
+    [
+        (400, error(message="bad", type="invalid_request_error"), ProviderRequestRefused),
+        (400, error(message="x", code="context_length_exceeded"), ProviderContextOverflow),
+        (400, error(message="This model's maximum context length is 8192 tokens", type="invalid_request_error"), ProviderContextOverflow),
+        (400, error(message="prompt is too long: 200001 tokens > 200000 maximum", type="invalid_request_error"), ProviderContextOverflow),
+        (400, error(message="the request exceeds the available context size", type="exceed_context_size_error"), ProviderContextOverflow),
+        (413, error(message="Request too large", type="request_too_large"), ProviderRequestRefused),
+        (400, error(message="Your credit balance is too low", type="billing_error"), ProviderPermissionDenied),
+        (401, error(message="bad key"), ProviderCredentialsRefused),
+        (402, b"", ProviderPermissionDenied),
+        (403, error(message="no"), ProviderPermissionDenied),
+        (404, error(message="The model `x` does not exist", code="model_not_found"), ModelNotFound),
+        (404, error(message="model: claude-9", type="not_found_error"), ModelNotFound),
+        (404, b"<html><h1>404 page not found</h1></html>", ProviderRequestRefused),
+        (408, b"", ProviderTimeout),
+        (409, error(message="conflict"), ProviderUnavailable),
+        (418, b"teapot", ProviderRequestRefused),
+        (422, json.dumps({"detail": [{"loc": ["body", "messages"], "msg": "field required"}]}).encode(), ProviderRequestRefused),
+        (429, error(message="slow down", type="rate_limit_error"), ProviderRateLimited),
+        (500, error(message="oops", type="server_error"), ProviderUnavailable),
+        (502, b"<html>Bad Gateway</html>", ProviderUnavailable),
+        (503, b'"overloaded"', ProviderUnavailable),
+        (504, b"", ProviderTimeout),
+        (529, error(message="Overloaded", type="overloaded_error"), ProviderUnavailable),
+        (302, b"", ProviderResponseInvalid),
+        (400, b'[{"error":{"code":400,"message":"API key not valid","status":"INVALID_ARGUMENT"}}]', ProviderRequestRefused),
+        (400, b'{"error":"just text"}', ProviderRequestRefused),
+        (400, b'{"message":"flat","type":"invalid_request_error"}', ProviderRequestRefused),
+    ],
+)
+def test_a_refusal_of_any_shape_has_its_fault(status: int, body: bytes, expected: type[Fault]) -> None:
+    fault = fault_of(refusal_of(status, body), WHO)
+    assert type(fault) is expected
+    assert fault.metadata["status"] == str(status)
+    assert "acme" in fault.message
+
+
+@pytest.mark.parametrize(
+    ("document", "expected"),
+    [
+        ({"error": {"type": "overloaded_error", "message": "x"}}, ProviderUnavailable),
+        ({"error": {"type": "rate_limit_error", "message": "x"}}, ProviderRateLimited),
+        ({"error": {"type": "authentication_error", "message": "x"}}, ProviderCredentialsRefused),
+        ({"error": {"type": "invalid_request_error", "message": "prompt is too long"}}, ProviderContextOverflow),
+        ({"error": {"type": "timeout_error", "message": "x"}}, ProviderTimeout),
+        ({"error": {"message": "x", "code": 502}}, ProviderUnavailable),
+        ({"error": {"message": "x", "code": 429}}, ProviderRateLimited),
+        ({"error": "what"}, ProviderUnavailable),
+    ],
+)
+def test_a_refusal_within_a_stream_has_its_fault_without_a_status(document: object, expected: type[Fault]) -> None:
+    assert type(fault_of(refusal_in(document), WHO)) is expected
+
+
+@pytest.mark.feature("P21")
+@pytest.mark.parametrize(
+    "said",
+    [
+        "Incorrect API key provided: sk-secret-key-1234. You can find yours",
+        "Incorrect API key provided: sk-proj-********************abcd.",
+        "bad header Bearer abc.def.ghi",
+        "key gsk_abcdefghijkl was revoked",
+    ],
+)
+def test_no_key_is_repeated(said: str) -> None:
+    fault = fault_of(refusal_of(401, error(message=said, code="sk-secret-key-1234")), WHO)
+    whole = f"{fault.message} {fault.metadata}"
+    for piece in ("sk-secret", "abcd", "abc.def", "gsk_", "****"):
+        assert piece not in whole
+    assert "[key]" in fault.message
+
+
+def test_long_bodies_are_shortened_and_html_is_stripped() -> None:
+    fault = fault_of(refusal_of(500, b"<p>" + b"x" * 100_000), WHO)
+    assert len(fault.message) < 800
+    assert "<p>" not in fault.message
+
+
+@pytest.mark.feature("P11")
+@pytest.mark.parametrize(
+    ("headers", "seconds"),
+    [
+        ({"retry-after": "7"}, 7.0),
+        ({"retry-after": "0.25"}, 0.25),
+        ({"retry-after-ms": "1500", "retry-after": "9"}, 1.5),
+        ({"retry-after": formatdate(NOW + 30, usegmt=True)}, 30.0),
+        ({"retry-after": formatdate(NOW - 30, usegmt=True)}, 0.0),
+        ({"retry-after": "-5"}, 0.0),
+        ({"retry-after": "soon"}, None),
+        ({"retry-after": "nan"}, None),
+        ({"retry-after": "inf"}, None),
+        ({}, None),
+    ],
+)
+def test_the_wish_to_wait_is_read_from_seconds_milliseconds_and_dates(headers: dict[str, str], seconds: float | None) -> None:
+    assert retry_after(headers, NOW) == seconds
+
+
+@given(st.text(max_size=30))
+def test_no_header_whatever_breaks_the_reading(value: str) -> None:
+    found = retry_after({"retry-after": value, "retry-after-ms": value}, NOW)
+    assert found is None or found >= 0
+
+
+@given(
+    st.integers(300, 599),
+    st.one_of(
+        st.binary(max_size=60),
+        st.recursive(
+            st.none() | st.text(max_size=5) | st.integers(),
+            lambda inner: (
+                st.lists(inner, max_size=2)
+                | st.dictionaries(st.sampled_from(["error", "message", "code", "type", "detail", "status"]), inner, max_size=3)
+            ),
+            max_leaves=6,
+        ).map(lambda document: json.dumps(document).encode()),
+    ),
+)
+def test_no_error_body_whatever_breaks_the_reading(status: int, body: bytes) -> None:
+    fault = fault_of(refusal_of(status, body), WHO)
+    assert fault.message
+    assert all(isinstance(value, str) for value in fault.metadata.values())
