@@ -34,13 +34,13 @@ class TelemetrySettings(BaseModel):
 
 
 class _State:
-    calls_logged = True
+    calls_logged = False
     tracer: Any = None
 
 
 def calls_logged() -> bool:
     """Whether each call gets a line: logging was set up, at level info or below, and not without calls."""
-    return _State.calls_logged and structlog.is_configured() and bool(structlog.get_logger().is_enabled_for(logging.INFO))
+    return _State.calls_logged and bool(structlog.get_logger().is_enabled_for(logging.INFO))
 
 
 def tracer() -> Any:

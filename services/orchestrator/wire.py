@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from behest.agent.v1 import agent_pb2
@@ -151,6 +152,8 @@ def event_to_proto(recorded: Recorded) -> event_pb2.Event:
     event.time.FromNanoseconds(int(recorded.time * 1_000_000) * 1000)
     body = convert(recorded.event)
     getattr(event, name).CopyFrom(body)
+    if isinstance(recorded.event, e.RunCreated):
+        event.traceparent = recorded.event.traceparent
     return event
 
 
@@ -159,6 +162,8 @@ def event_from_proto(event: event_pb2.Event) -> Recorded:
     kind = event.WhichOneof("kind")
     convert = _IN.get(kind or "")
     domain = convert(getattr(event, kind)) if convert and kind else e.Unrecognised(event)
+    if isinstance(domain, e.RunCreated) and event.traceparent:
+        domain = replace(domain, traceparent=event.traceparent)
     return Recorded(event.sequence, event.time.ToNanoseconds() / NANOSECONDS, domain)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 
 from behest.provider.v1 import provider_service_pb2_grpc
 from chassis.faults import ModelNotFound, ProviderCredentialsMissing, SettingsInvalid
@@ -18,14 +19,15 @@ from provider_gateway.adapters.http.transport import Http
 from provider_gateway.adapters.openai import Dialect, OpenAiWire
 from provider_gateway.adapters.price_list import known_price
 from provider_gateway.adapters.scripted import ScriptedProvider, script_of
+from provider_gateway.adapters.wire import Wire
 from provider_gateway.api.provider_service import ProviderServicer
 from provider_gateway.domain.catalogue import Catalogue
 from provider_gateway.domain.naming import Names
 from provider_gateway.operations.chats import Chats, Manners
 from provider_gateway.operations.ports import Provider
-from provider_gateway.operations.retries import RetryBudget, RetryPolicy
+from provider_gateway.operations.retries import RetryBudget
 from provider_gateway.operations.routes import Access, Routes
-from provider_gateway.settings import AnthropicSettings, OpenAiSettings, ProviderGatewaySettings, ScriptedSettings
+from provider_gateway.settings import AnthropicSettings, AnyProvider, OpenAiSettings, ProviderGatewaySettings, ScriptedSettings
 
 NAME = "provider-gateway"
 OPENAI, ANTHROPIC = OpenAiSettings().base_url, AnthropicSettings(adapter="anthropic").base_url
@@ -37,7 +39,7 @@ async def open_app(settings: ProviderGatewaySettings, world: World) -> AsyncIter
     http = AiohttpClient(HttpOptions(**settings.http.model_dump()))
     try:
         routes = _routes(settings, http, world.clock)
-        manners = Manners(settings.retries.policy(), settings.stream_window_ms / 1000, random.random)
+        manners = Manners(settings.retries.policy(), random.random)
         methods = Methods(NAME, default_pipeline())
         servicer = ProviderServicer(Chats(routes, manners, world.clock), routes)
         provider_service_pb2_grpc.add_ProviderServiceServicer_to_server(servicer, methods.server())
@@ -47,9 +49,9 @@ async def open_app(settings: ProviderGatewaySettings, world: World) -> AsyncIter
 
 
 def _routes(settings: ProviderGatewaySettings, http: Http, clock: Clock) -> Routes:
-    configured = settings.all_providers()
+    configured, build = settings.all_providers(), _Builder(http, clock, settings.stream_window_ms / 1000)
     policy = settings.retries.policy()
-    accesses = {name: _access(name, own, http, clock, policy) for name, own in configured.items()}
+    accesses = {name: Access(build.provider(name, own), own.limits.times(), RetryBudget(policy)) for name, own in configured.items()}
     catalogue = Catalogue(
         {name: {model: traits.traits() for model, traits in own.models.items()} for name, own in configured.items()},
         own_service=frozenset(name for name, own in configured.items() if _is_own_service(own)),
@@ -60,31 +62,34 @@ def _routes(settings: ProviderGatewaySettings, http: Http, clock: Clock) -> Rout
     return Routes(accesses, catalogue, names, known_price)
 
 
-def _access(name: str, own: OpenAiSettings | AnthropicSettings | ScriptedSettings, http: Http, clock: Clock, policy: RetryPolicy) -> Access:
-    return Access(_provider(name, own, http, clock), own.limits.times(), RetryBudget(policy))
+@dataclass(frozen=True, slots=True)
+class _Builder:
+    """Builds providers; `window` is in seconds."""
+
+    http: Http
+    clock: Clock
+    window: float
+
+    def provider(self, name: str, own: AnyProvider) -> Provider:
+        match own:
+            case OpenAiSettings():
+                at_home = own.base_url == OPENAI
+                dialect = Dialect(own.max_tokens_field or ("max_completion_tokens" if at_home else "max_tokens"), own.stream_usage)
+                return self._http_provider(name, OpenAiWire(name, dialect), own, "OPENAI_API_KEY" if at_home else "")
+            case AnthropicSettings():
+                return self._http_provider(name, AnthropicWire(name), own, "ANTHROPIC_API_KEY" if own.base_url == ANTHROPIC else "")
+            case ScriptedSettings():
+                return ScriptedProvider(name, script_of(own.script, f"provider_gateway.providers.{name}.script"), self.clock)
+
+    def _http_provider(self, name: str, wire: Wire, own: OpenAiSettings | AnthropicSettings, variable: str) -> HttpProvider:
+        secret = own.api_key or (Secret(f"env:{variable}") if variable else None)
+        key = secret.read if secret else None
+        headers = {header: value.read for header, value in own.headers.items()}
+        endpoint = Endpoint(own.base_url, key, headers, own.limits.event_bytes, self.window)
+        return HttpProvider(name, wire, endpoint, self.http, self.clock)
 
 
-def _provider(name: str, own: OpenAiSettings | AnthropicSettings | ScriptedSettings, http: Http, clock: Clock) -> Provider:
-    match own:
-        case OpenAiSettings():
-            at_home = own.base_url == OPENAI
-            dialect = Dialect(own.max_tokens_field or ("max_completion_tokens" if at_home else "max_tokens"), own.stream_usage)
-            endpoint = _endpoint(own, "OPENAI_API_KEY" if at_home else "")
-            return HttpProvider(name, OpenAiWire(name, dialect), endpoint, http, clock)
-        case AnthropicSettings():
-            endpoint = _endpoint(own, "ANTHROPIC_API_KEY" if own.base_url == ANTHROPIC else "")
-            return HttpProvider(name, AnthropicWire(name), endpoint, http, clock)
-        case ScriptedSettings():
-            return ScriptedProvider(name, script_of(own.script, f"provider_gateway.providers.{name}.script"), clock)
-
-
-def _endpoint(own: OpenAiSettings | AnthropicSettings, variable: str) -> Endpoint:
-    secret = own.api_key or (Secret(f"env:{variable}") if variable else None)
-    key: Callable[[], str] | None = secret.read if secret else None
-    return Endpoint(own.base_url, key, own.headers, own.limits.event_bytes)
-
-
-def _is_own_service(own: OpenAiSettings | AnthropicSettings | ScriptedSettings) -> bool:
+def _is_own_service(own: AnyProvider) -> bool:
     return isinstance(own, ScriptedSettings) or own.base_url in (OPENAI, ANTHROPIC)
 
 

@@ -86,7 +86,7 @@ class _Provider(_Settings):
 
 
 class _HttpProvider(_Provider):
-    headers: dict[str, str] = Field(default_factory=dict, description="Further headers to send.")
+    headers: dict[str, Secret] = Field(default_factory=dict, description="Further headers to send: env:NAME, file:/path or the value.")
 
     @field_validator("base_url", check_fields=False)
     @classmethod
@@ -127,7 +127,8 @@ class ScriptedSettings(_Provider):
     script: str | dict[str, Any] = Field(default_factory=dict, description="A YAML or JSON file, or the script itself. Default: echo.")
 
 
-ProviderSettings = Annotated[OpenAiSettings | AnthropicSettings | ScriptedSettings, Field(discriminator="adapter")]
+AnyProvider = OpenAiSettings | AnthropicSettings | ScriptedSettings
+ProviderSettings = Annotated[AnyProvider, Field(discriminator="adapter")]
 
 
 class RetrySettings(_Settings):
@@ -176,12 +177,14 @@ class ProviderGatewaySettings(_Settings):
     retries: RetrySettings = Field(default_factory=RetrySettings, description="When a failed call is repeated.")
     http: HttpSettings = Field(default_factory=HttpSettings, description="How providers are reached.")
     stream_window_ms: float = Field(
-        25, ge=0, description="Steps of a stream within so many milliseconds go out together. 0: each read goes out."
+        40,
+        ge=0,
+        description="After its first output a stream is read once in so many milliseconds, all streams at the same tick. 0: as it comes.",
     )
 
-    def all_providers(self) -> dict[str, OpenAiSettings | AnthropicSettings | ScriptedSettings]:
+    def all_providers(self) -> dict[str, AnyProvider]:
         """The configured providers and those that are there anyway."""
-        given: dict[str, OpenAiSettings | AnthropicSettings | ScriptedSettings] = {
+        given: dict[str, AnyProvider] = {
             "openai": OpenAiSettings(),
             "anthropic": AnthropicSettings(adapter="anthropic"),
             "scripted": ScriptedSettings(adapter="scripted"),

@@ -13,7 +13,7 @@ class SessionStoreSettings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     listen: str = Field("127.0.0.1:50054", description="Host and port to listen on.")
-    database: str = Field("sqlite:behest-sessions.db", description="sqlite:PATH, or memory: to lose everything at the end.")
+    database: str = Field("sqlite:behest.db", description="sqlite:PATH, or memory: to lose everything at the end.")
     durability: Literal["full", "normal"] = Field(
         "full",
         description="full: an acknowledged write survives a power cut. normal: only a killed process; a power cut may take the newest.",

@@ -99,8 +99,8 @@ def overlay(options: SuiteOptions, written: Written, local: LocalModel | None) -
         fill(listen_address(service, options.port_base or DEFAULT_PORT_BASE), service.section, "listen")
     for neighbour in (Service.SESSION_STORE, Service.PROVIDER_GATEWAY, Service.TOOL_EXECUTOR):
         fill(_address(options, written, neighbour), "orchestrator", "neighbours", neighbour.section, "target")
-    fill(f"sqlite:{options.data / 'sessions.db'}", "session_store", "database")
-    fill(f"sqlite:{options.data / 'tools.db'}", "tool_executor", "database")
+    fill(f"sqlite:{options.data / 'behest.db'}", "session_store", "database")
+    fill(f"sqlite:{options.data / 'behest.db'}", "tool_executor", "database")
     fill("false", "log", "calls")  # neighbours in one place: a line per hop would only repeat itself
     if local is not None:
         fill(

@@ -81,7 +81,7 @@ class _Demo:
 
     async def _ask(self, client: Behest) -> RunHandle:
         self._say("1. A question. SmolLM2-135M answers; you see the text as it is produced.")
-        return await self._carry_out(client, runs.CreateRunRequest(input=_said(QUESTION), model="local/smollm2"))
+        return await self._carry_out(client, _short(QUESTION))
 
     async def _call_a_tool(self, client: Behest, session: str) -> RunHandle:
         self._say("2. A tool, in the same session. A model this small cannot choose tools, so its part is forced and comes from")
@@ -96,9 +96,7 @@ class _Demo:
 
     async def _kill_in_mid_run(self, client: Behest, suite: Processes, session: str) -> RunHandle:
         self._say("3. A crash. The orchestrator is killed (kill -9) in mid-answer; it is started again and goes on with the run.")
-        sampling, limits = chat_pb.Sampling(max_output_tokens=90, temperature=0), agent_pb.Limits(max_continuations=-1)
-        order = runs.CreateRunRequest(session_id=session, input=_said(STORY), model="local/smollm2", sampling=sampling, limits=limits)
-        killed = await self._carry_out(client, order, suite.children[0])
+        killed = await self._carry_out(client, _short(STORY, session), suite.children[0])
         await self._timeline(client, killed)
         return killed
 
@@ -144,6 +142,12 @@ class _Demo:
 
     def _say(self, text: str, *, space: bool = True) -> None:
         self.output.line(("\n" if space else "") + self.output.bold(text))
+
+
+def _short(text: str, session: str = "") -> runs.CreateRunRequest:
+    """An order for the local model that it answers alike each time, and soon."""
+    sampling, limits = chat_pb.Sampling(max_output_tokens=90, temperature=0), agent_pb.Limits(max_continuations=-1)
+    return runs.CreateRunRequest(session_id=session, input=_said(text), model="local/smollm2", sampling=sampling, limits=limits)
 
 
 def _said(text: str) -> list[chat_pb.Part]:

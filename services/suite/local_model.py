@@ -133,6 +133,8 @@ def serve(weights: str) -> None:
     params.model_alias = {MODEL}
     params.hostnames, params.port = [HOST], 0
     params.n_ctx, params.n_parallel = CONTEXT_TOKENS, 1
+    # What its makers advise, and an end for answers that find none, unless the request says otherwise.
+    params.sampling.temp, params.sampling.top_p, params.n_predict = 0.2, 0.9, 512
     params.verbosity = 0
     server = xllamacpp.Server(params)
     sys.stdout.write(f"{server.listening_address}\n")

@@ -23,7 +23,7 @@ class ToolExecutorSettings(BaseModel):
 
     listen: Annotated[str, Field(description="host:port to listen on, such as 127.0.0.1:50053")] = "127.0.0.1:50053"
     database: Annotated[str, AfterValidator(_database), Field(description="where executions are remembered: sqlite:PATH or memory:")] = (
-        "sqlite:behest-tools.db"
+        "sqlite:behest.db"
     )
     durability: Annotated[
         Literal["full", "normal"],

@@ -15,7 +15,7 @@ import psutil
 from tests.bench.figures import Budget, Figure
 
 Results = dict[str, Any]
-_UNITS = {"ms": 1e3, "µs": 1e6, "kB": 1e-3, "MB": 1e-6, "/s": 1.0, "×": 1.0}
+_UNITS = {"ms": 1e3, "µs": 1e6, "kB": 1e-3, "MB": 1e-6, "/s": 1.0}
 _HEAD = ("what", "ours", "beside", "theirs", "ratio", "floor", "aim", "", "before")
 
 
@@ -61,8 +61,13 @@ def load_results(path: Path) -> Results:
 def results(figures: Sequence[Figure], previous: Results, root: Path, seconds: float, quick: bool) -> Results:
     """What is written; figures of cases that were not run this time are kept with the commit they were measured at."""
     at = {"commit": commit(root), "date": datetime.now(UTC).isoformat(timespec="seconds"), "quick": quick}
-    mine = {figure.name: _as_json(figure) | at for figure in figures}
+    mine = {key(figure): _as_json(figure) | at for figure in figures}
     return {"machine": machine(), **at, "seconds": round(seconds), "figures": previous.get("figures", {}) | mine}
+
+
+def key(figure: Figure) -> str:
+    """What finds the figure again in earlier results."""
+    return f"{figure.case}: {figure.name}"
 
 
 def _as_json(figure: Figure) -> dict[str, Any]:
@@ -100,7 +105,7 @@ def _line(cells: Iterable[str], widths: Sequence[int]) -> str:
 
 
 def _row(figure: Figure, before: Mapping[str, Any]) -> tuple[str, ...]:
-    earlier = before.get(figure.name, {}).get("ratio")
+    earlier = before.get(key(figure), {}).get("ratio")
     return (
         f"  {figure.name}",
         _value(figure.ours, figure.unit),

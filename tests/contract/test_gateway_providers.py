@@ -157,7 +157,7 @@ async def test_what_it_cannot_express_is_refused_before_anything_is_sent(open_ht
 async def test_the_key_goes_where_the_protocol_wants_it_and_the_stream_is_asked_for(wire: Wire, key_header: str) -> None:
     client = AiohttpClient(HttpOptions())
     async with open_upstream(whole({"error": {"message": "x"}}, 400)) as upstream:
-        provider = HttpProvider("p", wire, Endpoint(upstream.url, lambda: "k3y", {"x-own": "1"}), client, SystemClock())
+        provider = HttpProvider("p", wire, Endpoint(upstream.url, lambda: "k3y", {"x-own": lambda: "1"}), client, SystemClock())
         with contextlib.suppress(Exception):
             await anext(provider.stream(CALL))
         received = upstream.received[0]

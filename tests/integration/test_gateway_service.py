@@ -28,9 +28,10 @@ from chassis.faults import (
     SettingsInvalid,
     StreamIncomplete,
 )
+from kit.provider_decoding import cut
 from kit.provider_gateway import open_gateway, settings_of, steps_of
 from kit.provider_requests import ask, ask_stream
-from kit.provider_upstream import Conversation, Reply, Upstream, open_upstream, raw_reply, silence, stream, whole
+from kit.provider_upstream import Conversation, Reply, Upstream, in_two, open_upstream, raw_reply, silence, stream, whole
 from kit.provider_wires import ANTHROPIC_STREAM, OPENAI_TEXT, OPENAI_WHOLE, anthropic_sse, openai_sse
 
 KEY = "sk-very-secret-0123456789"
@@ -118,29 +119,33 @@ def _events(*documents: bytes) -> bytes:
 
 
 START = openai_sse(OPENAI_TEXT[:2], done=False)
-BROKEN: list[tuple[Reply, type[Fault]]] = [
-    (stream(START), StreamIncomplete),
-    (stream(START, end=False, gap=0.05), StreamIncomplete),
-    (stream(START, b'data: {"id":"c1","choi', end=False, gap=0.05), StreamIncomplete),
-    (stream(START, b'data: {"id":"c1","choi', gap=0.05), StreamIncomplete),
-    (stream(START, _events(b"garbage"), gap=0.05), ProviderResponseInvalid),
-    (stream(START, _events(b'{"error":{"message":"overloaded","type":"overloaded_error"}}'), gap=0.05), ProviderUnavailable),
-    (stream(START, b"data: " + b"x" * 4000, gap=0.05), ProviderResponseInvalid),
+BROKEN: list[tuple[bytes, bool, type[Fault]]] = [
+    (b"", True, StreamIncomplete),
+    (b"", False, StreamIncomplete),
+    (b'data: {"id":"c1","choi', False, StreamIncomplete),
+    (b'data: {"id":"c1","choi', True, StreamIncomplete),
+    (_events(b"garbage"), True, ProviderResponseInvalid),
+    (_events(b'{"error":{"message":"overloaded","type":"overloaded_error"}}'), True, ProviderUnavailable),
+    (b"data: " + b"x" * 4000, True, ProviderResponseInvalid),
 ]
 BROKEN_IDS = ["ends", "breaks", "breaks-in-an-event", "ends-in-an-event", "garbage", "error-event", "huge-line"]
 
 
 @pytest.mark.feature("P7")
 @pytest.mark.feature("P12")
-@pytest.mark.parametrize(("reply", "expected"), BROKEN, ids=BROKEN_IDS)
-async def test_a_stream_that_breaks_after_output_fails_with_what_came_and_is_not_restarted(reply: Reply, expected: type[Fault]) -> None:
-    async with open_upstream(reply, GOOD_STREAM) as upstream:
+@pytest.mark.parametrize(("rest", "end", "expected"), BROKEN, ids=BROKEN_IDS)
+async def test_a_stream_that_breaks_after_output_fails_with_what_came_and_is_not_restarted(
+    rest: bytes, end: bool, expected: type[Fault]
+) -> None:
+    seen: list[provider_pb2.ChatEvent] = []
+    heard = asyncio.Event()
+    async with open_upstream(in_two(START, heard, rest, end=end), GOOD_STREAM) as upstream:
         settings = settings_of({"acme": openai_at(upstream, limits={"event_bytes": 2000})})
         async with open_gateway(settings, "grpc") as stub:
-            seen: list[provider_pb2.ChatEvent] = []
             with pytest.raises(Fault) as caught:
                 async for response in stub.StreamChat(ask_stream("hi", "acme/m")):
                     seen += response.events
+                    heard.set()
     assert type(caught.value) is expected
     assert text_of(seen) == "Grüß "
     assert len(upstream.received) == 1
@@ -204,9 +209,9 @@ async def test_a_provider_that_says_nothing_is_left_in_time_and_its_connection_c
 @pytest.mark.feature("P13")
 async def test_a_slow_drip_that_keeps_moving_is_let_finish() -> None:
     body = openai_sse(OPENAI_TEXT)
-    drip = stream(*(body[place : place + 40] for place in range(0, len(body), 40)), gap=0.01)
+    drip = stream(*cut(body, range(0, len(body), len(body) // 12)), gap=0.06)
     async with open_upstream(drip) as upstream:
-        settings = settings_of({"acme": openai_at(upstream, limits={"idle_seconds": 0.2})})
+        settings = settings_of({"acme": openai_at(upstream, limits={"idle_seconds": 0.5})})
         async with open_gateway(settings, "grpc") as stub:
             assert text_of(await steps_of(stub, ask_stream("hi", "acme/m"))) == "Grüß Gott 🌍"
 
@@ -291,8 +296,21 @@ async def test_a_key_in_a_file_is_read_again_when_it_changes(tmp_path: Path) -> 
 
 
 @pytest.mark.feature("P21")
+async def test_a_header_can_be_a_secret_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("ACME_HEADER", raising=False)
+    async with open_upstream(whole(OPENAI_WHOLE)) as upstream:
+        acme = openai_at(upstream, headers={"x-team": "env:ACME_HEADER", "x-plain": "1"})
+        async with open_gateway(settings_of({"acme": acme})) as stub:
+            with pytest.raises(ProviderCredentialsMissing, match="ACME_HEADER"):
+                await stub.Chat(ask("hi", "acme/m"), timeout=10)
+            monkeypatch.setenv("ACME_HEADER", "blue")
+            await stub.Chat(ask("hi", "acme/m"), timeout=10)
+    assert {name: upstream.received[0].headers[name] for name in ("x-team", "x-plain")} == {"x-team": "blue", "x-plain": "1"}
+
+
+@pytest.mark.feature("P21")
 def test_settings_do_not_show_a_key() -> None:
-    settings = settings_of({"acme": {"adapter": "openai", "base_url": "http://127.0.0.1:1", "api_key": KEY}})
+    settings = settings_of({"acme": {"adapter": "openai", "base_url": "http://127.0.0.1:1", "api_key": KEY, "headers": {"x": KEY}}})
     assert KEY not in f"{settings!r} {settings} {settings.model_dump()} {settings.model_dump_json()}"
 
 
@@ -340,6 +358,7 @@ async def test_without_any_configuration_a_scripted_provider_answers() -> None:
     [
         ({"default_model": "nowhere/x"}, "default_model: no model 'nowhere/x'"),
         ({"aliases": {"fast": "opnai/x"}}, "aliases.fast"),
+        ({"http": {"ca_file": "/none.pem"}}, "http.ca_file: /none.pem cannot be used"),
         ({"providers": {"s": {"adapter": "scripted", "script": "/none.yaml"}}}, "providers.s.script"),
         ({"providers": {"s": {"adapter": "scripted", "script": {"trns": []}}}}, "trns"),
     ],
@@ -359,3 +378,16 @@ async def test_steps_that_come_together_go_out_together_and_the_first_at_once() 
     assert text_of([step for response in responses for step in response.events]) == "".join(map(str, range(40)))
     assert text_of(list(responses[0].events)).startswith("0")
     assert len(responses) < 20
+
+
+async def test_the_end_of_a_stream_does_not_wait_for_the_window() -> None:
+    body = openai_sse(OPENAI_TEXT)
+    first, rest = body[: len(body) // 2], body[len(body) // 2 :]
+    heard, text = asyncio.Event(), ""
+    async with open_upstream(in_two(first, heard, rest)) as upstream, asyncio.timeout(5):
+        settings = settings_of({"acme": openai_at(upstream)}, stream_window_ms=60_000)
+        async with open_gateway(settings) as stub:
+            async for response in stub.StreamChat(ask_stream("hi", "acme/m")):
+                text += text_of(list(response.events))
+                heard.set()
+    assert text == "Grüß Gott 🌍"

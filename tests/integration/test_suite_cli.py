@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import os
 import pty
+import select
 import signal
 import socket
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -278,29 +278,44 @@ def test_the_doctor_says_what_is_fine_and_what_to_do(tmp_path: Path) -> None:
 
 @pytest.mark.feature("X2")
 def test_chat_in_a_terminal_goes_on_in_one_session_until_quit(suite: Up) -> None:
-    main, terminal = pty.openpty()
-    command = [sys.executable, "-m", "suite", "chat", "--target", suite.target]
-    env = environment(TERM="dumb")
-    process = subprocess.Popen(command, cwd=suite.folder, env=env, stdin=terminal, stdout=terminal, stderr=terminal, close_fds=True)
-    os.close(terminal)
-    seen = _read_until(main, b"> ")
-    os.write(main, b"First words.\n")
-    seen += _read_until(main, b"session ") + _read_until(main, b"> ")
-    os.write(main, b"Second words.\n")
-    seen += _read_until(main, b"session ") + _read_until(main, b"> ")
-    os.write(main, b"/quit\n")
-    assert process.wait(30) == 0
-    os.close(main)
-    sessions = {part.split()[0] for part in seen.decode().split("session ")[1:]}
-    assert len(sessions) == 1 and b"Traceback" not in seen
+    terminal = Terminal([sys.executable, "-m", "suite", "chat", "--target", suite.target], suite.folder)
+    terminal.until("> ")
+    for words in ("First words.", "Second words."):
+        terminal.say(f"{words}\n")
+        terminal.until("session ")
+        terminal.until("> ")
+    terminal.say("/quit\n")
+    assert terminal.end() == 0
+    sessions = {part.split()[0] for part in terminal.seen.split("session ")[1:]}
+    assert len(sessions) == 1 and "Traceback" not in terminal.seen
 
 
-def _read_until(terminal: int, wanted: bytes) -> bytes:
-    seen, deadline = b"", time.monotonic() + 30
-    while wanted not in seen:
-        assert time.monotonic() < deadline, seen
-        seen += os.read(terminal, 4096)
-    return seen
+class Terminal:
+    """A command in a pseudo-terminal. `until` reads on to a text, not past it."""
+
+    def __init__(self, command: list[str], folder: Path) -> None:
+        self.seen, self._read_to = "", 0
+        self._main, terminal = pty.openpty()
+        env = environment(TERM="dumb")
+        self._process = subprocess.Popen(command, cwd=folder, env=env, stdin=terminal, stdout=terminal, stderr=terminal, close_fds=True)
+        os.close(terminal)
+
+    def say(self, text: str) -> None:
+        os.write(self._main, text.encode())
+
+    def until(self, wanted: str) -> None:
+        while wanted not in self.seen[self._read_to :]:
+            ready, _, _ = select.select([self._main], [], [], 30)
+            assert ready, f"{wanted!r} did not come; seen: {self.seen!r}"
+            self.seen += os.read(self._main, 4096).decode()
+        self._read_to = self.seen.index(wanted, self._read_to) + len(wanted)
+
+    def end(self) -> int:
+        try:
+            return self._process.wait(30)
+        finally:
+            self._process.kill()
+            os.close(self._main)
 
 
 @pytest.mark.feature("O6")

@@ -90,7 +90,11 @@ def log_of(texts: Sequence[str], run_id: str = "r-1") -> list[event_pb.Event]:
 
 
 def numbered(log: Sequence[event_pb.Event], run_id: str = "r-1") -> list[event_pb.Event]:
-    """The same events with sequence numbers from 1."""
+    """Copies of the events with sequence numbers from 1."""
+    copies = []
     for sequence, event in enumerate(log, start=1):
-        event.run_id, event.session_id, event.sequence = run_id, "s-1", sequence
-    return list(log)
+        copy = event_pb.Event()
+        copy.CopyFrom(event)
+        copy.run_id, copy.session_id, copy.sequence = run_id, "s-1", sequence
+        copies.append(copy)
+    return copies

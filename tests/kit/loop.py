@@ -30,6 +30,7 @@ from orchestrator.operations.ports import (
     Output,
     Patience,
     Ports,
+    Tail,
     TextOutput,
     Toolset,
 )
@@ -94,8 +95,8 @@ class MemoryJournal:
         raise NotImplementedError
         yield
 
-    async def tail(self, session_id: SessionId, count: int) -> tuple[Entry, ...]:
-        return tuple(self.messages[-count:])
+    async def tail(self, session_id: SessionId, count: int) -> Tail:
+        return Tail(tuple(self.messages[-count:]), max(0, len(self.messages) - count))
 
     def command(self, event: e.Command, time: float = 1000.0) -> None:
         """Records a command as the store does."""

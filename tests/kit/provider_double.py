@@ -99,14 +99,13 @@ class Bench:
     policy: RetryPolicy = field(default_factory=RetryPolicy)
     limits: TimeLimits = field(default_factory=TimeLimits)
     traits: ModelTraits = field(default_factory=ModelTraits)
-    window: float = 0.0
 
     def chats(self) -> Chats:
         """The operations."""
         catalogue = Catalogue({"double": {"m": self.traits}})
         access = Access(self.provider, self.limits, RetryBudget(self.policy))
         routes = Routes({"double": access}, catalogue, Names(["double"], {}, {}), lambda adapter, model: None)
-        return Chats(routes, Manners(self.policy, self.window, lambda: 1.0), self.clock)
+        return Chats(routes, Manners(self.policy, lambda: 1.0), self.clock)
 
 
 async def events_of(chats: Chats, deadline: float | None = None) -> list[ChatEvent]:

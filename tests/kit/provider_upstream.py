@@ -152,6 +152,21 @@ def stream(*pieces: bytes, gap: float = 0.0, end: bool = True) -> Reply:
     return reply
 
 
+def in_two(first: bytes, gate: asyncio.Event, rest: bytes, end: bool = True) -> Reply:
+    """A chunked event stream that goes on when the gate opens; without end the connection breaks afterwards."""
+
+    async def reply(conversation: Conversation) -> None:
+        await conversation.head(200, content_type="text/event-stream", transfer_encoding="chunked")
+        await conversation.chunk(first)
+        await gate.wait()
+        if rest:
+            await conversation.chunk(rest)
+        if end:
+            await conversation.send(b"0\r\n\r\n")
+
+    return reply
+
+
 def silence(*pieces: bytes) -> Reply:
     """A stream that gives these pieces and then nothing, until the gateway hangs up; without pieces not even a status."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from typing import Any
 
 import grpc
@@ -11,7 +11,7 @@ import grpc
 from behest.session.v1.journal_service_pb2 import DriveRequest, DriveResponse, FollowRequest, FollowResponse, GetRunRequest, GetRunResponse
 from behest.session.v1.journal_service_pb2_grpc import JournalServiceServicer, JournalServiceStub, add_JournalServiceServicer_to_server
 from chassis.rpc import App, LocalChannel, Methods, StubChannel, default_pipeline, open_channel, open_server
-from chassis.rpc.serve import Listening, ServerOptions
+from chassis.rpc.serve import ServerOptions
 
 CARRIERS = ("local", "grpc", "mux")
 COLLECT = "/behest.test.v1.ProbeService/Collect"
@@ -75,7 +75,3 @@ async def open_probe(carrier: str, probe: Probe, options: ServerOptions = QUICK_
         return
     async with open_server(app, "127.0.0.1:0", options) as server, open_channel(server.address, carrier) as channel:
         yield ProbeStub(channel)
-
-
-Open = Callable[..., contextlib.AbstractAsyncContextManager[ProbeStub]]
-__all__ = ["CARRIERS", "COLLECT", "GET_RUN", "QUICK_END", "Listening", "Open", "Probe", "ProbeStub", "open_probe", "probe_app"]

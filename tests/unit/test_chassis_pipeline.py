@@ -30,7 +30,7 @@ def logging_restored() -> Iterator[None]:
     structlog.reset_defaults()
     logging.root.handlers[:] = handlers
     logging.root.setLevel(level)
-    telemetry._State.calls_logged = True
+    telemetry._State.calls_logged = False
 
 
 def lines(settings: LogSettings, monkeypatch: pytest.MonkeyPatch) -> io.StringIO:

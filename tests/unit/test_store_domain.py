@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from behest.event.v1 import event_pb2
 from behest.session.v1 import journal_service_pb2 as pb
 from chassis.faults import PageTokenInvalid
 from kit.store import event, events
@@ -70,8 +71,14 @@ def test_usage_survives_the_wire_and_adds_up(rows: list[ModelUsage]) -> None:
 
 
 def batch(number: int, first: int, count: int) -> Batch:
-    data = pb.FollowResponse(events=events("r", first, count)).SerializeToString()
-    return Batch(number, first, first + count - 1, data)
+    data = convert_log._data(pb.FollowResponse(events=events("r", first, count)))
+    return Batch(number, RUN, SESSION, first, first + count - 1, data)
+
+
+def with_position(made: event_pb2.Event, batches: list[Batch]) -> event_pb2.Event:
+    (home,) = [batch for batch in batches if batch.first <= made.sequence <= batch.last]
+    made.position = position_of(home.number, made.sequence - home.first)
+    return made
 
 
 @pytest.mark.feature("S4")
@@ -82,18 +89,17 @@ def test_a_delivery_is_cut_at_any_place_by_sequence_or_position(counts: list[int
     for number, count in enumerate(counts, 10):
         batches.append(batch(number, first, count))
         first += count
-    whole = convert_log.follow_response(Delivery(tuple(batches), 0), by_sequence=True).events
-    assert [each.sequence for each in whole] == list(range(1, first))
+    whole = convert_log.follow_response(TENANT, Delivery(tuple(batches), 0), by_sequence=True).events
+    assert list(whole) == [with_position(each, batches) for each in events("r", 1, first - 1, tenant="t")]
     cut = data.draw(st.integers(0, counts[0] - 1))
-    by_sequence = convert_log.follow_response(Delivery(tuple(batches), cut), by_sequence=True).events
+    by_sequence = convert_log.follow_response(TENANT, Delivery(tuple(batches), cut), by_sequence=True).events
     assert list(by_sequence) == list(whole[cut:])
-    by_position = convert_log.follow_response(Delivery(tuple(batches), whole[cut].position), by_sequence=False).events
+    by_position = convert_log.follow_response(TENANT, Delivery(tuple(batches), whole[cut].position), by_sequence=False).events
     assert list(by_position) == list(whole[cut + 1 :])
-    assert all(each.position == position_of(10 + index, 0) for index, each in enumerate(whole) if index == 0)
 
 
 def announce(number: int, first: int = 1, size: int = 1, ends: bool = False) -> Announcement:
-    return Announcement(TENANT, SESSION, RUN, Batch(number, first, first, b"x" * size), ends)
+    return Announcement(TENANT, Batch(number, RUN, SESSION, first, first, b"x" * size), ends)
 
 
 async def test_a_batch_reaches_the_followers_of_its_run_session_and_tenant_only() -> None:
@@ -115,11 +121,11 @@ async def test_a_batch_reaches_the_followers_of_its_run_session_and_tenant_only(
 async def test_what_a_follower_has_not_taken_is_bounded(size: int) -> None:
     subscription = Subscription()
     for number in range(BUFFER * 2):
-        subscription.offer(Batch(number, number, number, b"x" * size))
+        subscription.offer(Batch(number, RUN, SESSION, number, number, b"x" * size))
         assert len(subscription._waiting) <= BUFFER and subscription._bytes <= BUFFER_BYTES + size
     assert subscription.lagging and await subscription.take() == []
     subscription.catch_up()
-    subscription.offer(Batch(9, 9, 9, b"x"))
+    subscription.offer(Batch(9, RUN, SESSION, 9, 9, b"x"))
     assert len(await subscription.take()) == 1
 
 
@@ -147,9 +153,12 @@ async def test_a_closed_broadcaster_wakes_its_followers_and_later_ones() -> None
         assert late.closed
 
 
-def test_an_event_with_a_foreign_field_is_stored_as_it_came() -> None:
-    raw = event("r", 2).SerializeToString() + b"\xa2\x3f\x03new"
+def test_an_event_is_stored_with_fields_this_version_does_not_know_and_without_ids_that_its_batch_tells() -> None:
+    foreign = b"\xa2\x3f\x03new"  # field 1012
     made = pb.AppendRequest(run_id="r", driver_id="d", epoch=1, expected_sequence=1)
-    made.events.add().MergeFromString(raw)
-    entries = convert_log.append(Tenant("default"), made).entries
-    assert entries.data == b"\x0a" + bytes([len(raw)]) + raw
+    made.events.add().MergeFromString(event("r", 2, session_id="s", tenant="t").SerializeToString() + foreign)
+    before = made.SerializeToString()
+    entries = convert_log.append(TENANT, made).entries
+    bare = event("", 2, session_id="", tenant="").SerializeToString() + foreign
+    assert entries.data == b"\x0a" + bytes([len(bare)]) + bare
+    assert made.SerializeToString() == before  # the sender's message is the sender's

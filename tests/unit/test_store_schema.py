@@ -10,7 +10,7 @@ import pytest
 from behest.session.v1 import session_pb2
 from behest.session.v1 import session_service_pb2 as session_pb
 from chassis.sqlite import open_sqlite
-from kit.store import Store, appending, assistant, cancelling, ending, event, open_driver, open_store, opening, queueing, stored
+from kit.store import Store, appending, assistant, cancelling, ending, open_driver, open_store, opening, queueing, stored
 from session_store.adapters.sqlite import batches, runs, sessions
 from session_store.adapters.sqlite.schema import MIGRATIONS
 from session_store.adapters.sqlite.storage import SqliteStorage
@@ -102,12 +102,3 @@ async def test_bytes_and_statements_of_an_append_do_not_grow_with_the_session(tm
             await store.journal.Append(appending("r1", "d1", after, messages=[stored(f"m{after}", assistant("a" * 50))]))
         late = await work(1000)
         assert late[1] == early[1] and late[0] <= early[0] + 1
-
-
-def test_the_follow_wire_form_is_the_append_wire_form_with_another_tag() -> None:
-    """An append of one small event is stored in as many bytes as the event has, and two."""
-    from session_store.api import convert_log
-
-    request = appending("r1", "d1", 1)
-    stored_bytes = convert_log.append("default", request).entries.data  # type: ignore[arg-type]
-    assert len(stored_bytes) == len(event("r1", 2, text="r1/2").SerializeToString()) + 2

@@ -34,7 +34,7 @@ def test_a_target_without_host_or_port_is_refused_with_an_example(target: str) -
 def test_silence_is_filled_in_with_ports_and_paths_below_the_data_folder() -> None:
     env = overlay(OPTIONS, written(), None).env
     assert env["BEHEST__ORCHESTRATOR__LISTEN"] == "127.0.0.1:50051"
-    assert env["BEHEST__SESSION_STORE__DATABASE"] == "sqlite:/data/sessions.db"
+    assert env["BEHEST__SESSION_STORE__DATABASE"] == "sqlite:/data/behest.db"
     assert env["BEHEST__ORCHESTRATOR__NEIGHBOURS__SESSION_STORE__TARGET"] == "127.0.0.1:50054"
 
 

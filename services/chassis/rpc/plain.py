@@ -23,7 +23,10 @@ EOF: Any = grpc.aio.EOF  # type: ignore[attr-defined] # missing in the stubs
 
 
 def channel_options(max_message: int = MAX_MESSAGE) -> Sequence[tuple[str, Any]]:
-    """Options of every channel: spread over all addresses, notice a dead peer within 30 s, reconnect within two."""
+    """Options of every channel: spread over all addresses, notice a dead peer within 30 s, reconnect within two.
+
+    The minimal backoff is what grpc calls the time that an attempt to connect may take.
+    """
     return (
         ("grpc.lb_policy_name", "round_robin"),
         ("grpc.max_receive_message_length", max_message),
@@ -33,7 +36,7 @@ def channel_options(max_message: int = MAX_MESSAGE) -> Sequence[tuple[str, Any]]
         ("grpc.keepalive_permit_without_calls", 1),
         ("grpc.http2.max_pings_without_data", 0),
         ("grpc.initial_reconnect_backoff_ms", 100),
-        ("grpc.min_reconnect_backoff_ms", 100),
+        ("grpc.min_reconnect_backoff_ms", 5_000),
         ("grpc.max_reconnect_backoff_ms", 2_000),
     )
 
@@ -59,6 +62,10 @@ class PlainChannel(StubChannel):
             return await under_way  # type: ignore[no-any-return]
         except grpc.aio.AioRpcError as error:
             raise fault_of_rpc(error, rpc.path) from None
+        except asyncio.CancelledError:
+            if _cancelled_by_itself(under_way):
+                raise _cancelled(rpc.path) from None
+            raise
 
     def stream(self, rpc: Rpc, call: Call, requests: Requests) -> Incoming:
         """The responses."""
@@ -118,8 +125,8 @@ class _PlainIncoming(Incoming):
         except asyncio.CancelledError:
             if self._feed is not None and self._feed.error is not None:
                 raise self._feed.error from None
-            if self._call.cancelled() and not _being_cancelled():
-                raise CallCancelled(f"{self._path} was cancelled") from None
+            if _cancelled_by_itself(self._call):
+                raise _cancelled(self._path) from None
             raise
 
     def cancel(self) -> None:
@@ -134,7 +141,7 @@ class _PlainIncoming(Incoming):
 def _writing(call: Any, rpc: Rpc) -> Callable[[Message], Awaitable[None]]:
     # When the other side has ended the call, grpc.aio's own write makes INTERNAL of whatever its status was, and drops the responses that
     # were not read yet. What it calls does not.
-    inner = getattr(call, "_cython_call", None)
+    inner: Any = getattr(call, "_cython_call", None)
 
     async def write(request: Message) -> None:
         await call.wait_for_connection()
@@ -157,6 +164,11 @@ async def _unless_over(writing: Awaitable[None]) -> None:
         raise asyncio.CancelledError from None
 
 
-def _being_cancelled() -> bool:
+def _cancelled_by_itself(call: Any) -> bool:
+    """Whether the call was given up, by its channel or its reader, and not because the waiting task was."""
     task = asyncio.current_task()
-    return task is not None and task.cancelling() > 0
+    return bool(call.cancelled()) and task is not None and task.cancelling() == 0
+
+
+def _cancelled(path: str) -> CallCancelled:
+    return CallCancelled(f"{path} was cancelled here; call again")

@@ -12,11 +12,27 @@ from behest.provider.v1.provider_service_pb2_grpc import ProviderServiceStub
 from chassis.rpc import StubChannel
 from chassis.world import Ids
 from orchestrator.domain.values import CallId, Entry
-from orchestrator.operations.ports import Answer, Ask, CallDeltaOutput, CallStartedOutput, Output, ReasoningOutput, TextOutput
+from orchestrator.operations.ports import (
+    Answer,
+    Ask,
+    CallDeltaOutput,
+    CallStartedOutput,
+    Output,
+    ReasoningOutput,
+    Spent,
+    SpentOutput,
+    TextOutput,
+)
 from orchestrator.wire import call_from_proto, entry_from_proto, finish, usage_from_proto
 
 CONTINUE = "Continue exactly where you stopped. Do not repeat anything and do not comment on the interruption."
 """What the model is told when its answer was cut by length; it is not stored."""
+
+UNNAMED = "unnamed"
+"""Stands in for the tool of a call without a name: no tool is called so, and the model is told that."""
+
+MOST_ID = 128
+"""Characters of a call's id; a longer one is replaced."""
 
 
 class RpcModels:
@@ -40,12 +56,16 @@ class _Reader:
     def __init__(self, ids: Ids) -> None:
         self._ids = ids
         self._calls: dict[int, CallId] = {}
+        self._unique = _UniqueIds()
+        self._provider = self._model = ""
         self._read: dict[str, Callable[[Any], Sequence[Output]]] = {
             "text_delta": lambda text: [TextOutput(text)],
             "refusal_delta": lambda text: [TextOutput(text)],
             "reasoning_delta": lambda text: [ReasoningOutput(text)],
             "tool_call_started": self._started,
             "tool_call_delta": lambda delta: [CallDeltaOutput(self._calls[delta.index], delta.arguments)],
+            "started": self._begun,
+            "usage": lambda usage: [SpentOutput(Spent(self._provider, self._model, usage_from_proto(usage)))],
             "finished": lambda result: [answer_from_proto(result, self._ids)],
         }
 
@@ -55,16 +75,21 @@ class _Reader:
         read = self._read.get(kind or "")
         return read(getattr(event, kind)) if read and kind else ()
 
+    def _begun(self, started: provider_pb2.ChatStarted) -> Sequence[Output]:
+        self._provider, self._model = started.provider, started.model
+        return ()
+
     def _started(self, call: provider_pb2.ToolCallStarted) -> Sequence[Output]:
-        self._calls[call.index] = CallId(call.id)
-        return [CallStartedOutput(CallId(call.id), call.name)]
+        call_id = self._calls[call.index] = self._unique.of(call.id)
+        return [CallStartedOutput(call_id, call.name or UNNAMED)]
 
 
 def answer_from_proto(result: provider_pb2.ChatResult, ids: Ids) -> Answer:
-    """A complete answer in the domain."""
+    """A complete answer in the domain. Its calls have names, and ids that are unique in it, whatever the model wrote."""
+    message = _with_callable_calls(result.message)
     return Answer(
-        entry=_entry(result.message, ids),
-        calls=tuple(call_from_proto(call) for call in result.message.tool_calls),
+        entry=_entry(message, ids),
+        calls=tuple(call_from_proto(call) for call in message.tool_calls),
         finish=finish(result.finish_reason),
         finish_raw=result.finish_reason_raw,
         usage=usage_from_proto(result.usage),
@@ -72,6 +97,36 @@ def answer_from_proto(result: provider_pb2.ChatResult, ids: Ids) -> Answer:
         model=result.model,
         warnings=tuple((warning.field, warning.message) for warning in result.warnings),
     )
+
+
+def _with_callable_calls(message: chat_pb2.Message) -> chat_pb2.Message:
+    """The message itself, or a copy in which every call can be run and answered: results find their calls by id."""
+    unique = _UniqueIds()
+    wanted = [(unique.of(call.id), call.name or UNNAMED) for call in message.tool_calls]
+    if wanted == [(call.id, call.name) for call in message.tool_calls]:
+        return message
+    made = chat_pb2.Message()
+    made.CopyFrom(message)
+    for call, (call_id, name) in zip(made.tool_calls, wanted, strict=True):
+        call.id, call.name = call_id, name
+    return made
+
+
+class _UniqueIds:
+    """Ids of the calls of one answer, in their order."""
+
+    def __init__(self) -> None:
+        self._taken: set[str] = set()
+
+    def of(self, call_id: str) -> CallId:
+        """The id itself, or one made of it when it is empty, too long, or taken."""
+        wanted = call_id if 0 < len(call_id) <= MOST_ID else f"call_{len(self._taken)}"
+        unique, number = wanted, 1
+        while unique in self._taken:
+            number += 1
+            unique = f"{wanted}_{number}"
+        self._taken.add(unique)
+        return CallId(unique)
 
 
 def _entry(message: chat_pb2.Message, ids: Ids) -> Entry | None:

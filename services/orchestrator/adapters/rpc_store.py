@@ -15,7 +15,7 @@ from chassis.world import Clock
 from orchestrator.domain import events as e
 from orchestrator.domain.run import Phase, Recorded, Run
 from orchestrator.domain.values import Entry, RunId, SessionId
-from orchestrator.operations.ports import AWAY, Assignment, Batch, Instruction, Lease, Opened, Order, Patience, SignOfLife, Spent
+from orchestrator.operations.ports import AWAY, Assignment, Batch, Instruction, Lease, Opened, Order, Patience, SignOfLife, Spent, Tail
 from orchestrator.wire import entry_from_proto, event_from_proto, event_to_proto, failure_to_proto, usage_to_proto
 
 ENDED_STATES = frozenset({run_pb2.RUN_STATE_COMPLETED, run_pb2.RUN_STATE_FAILED, run_pb2.RUN_STATE_CANCELLED})
@@ -65,11 +65,12 @@ class RpcJournal:
             assignments = tuple(Assignment(RunId(a.run_id), a.tenant, a.epoch, a.sequence) for a in response.assignments)
             yield Instruction(assignments, tuple(RunId(i) for i in response.wake_run_ids))
 
-    async def tail(self, session_id: SessionId, count: int) -> tuple[Entry, ...]:
-        """The newest messages, oldest first."""
+    async def tail(self, session_id: SessionId, count: int) -> Tail:
+        """The newest messages."""
         request = session_service_pb2.ListMessagesRequest(session_id=session_id, page_size=min(count, 1000), newest_first=True)
         response = await self._sessions.ListMessages(request)
-        return tuple(entry_from_proto(stored.id, stored.message) for stored in reversed(response.messages))
+        entries = tuple(entry_from_proto(stored.id, stored.message) for stored in reversed(response.messages))
+        return Tail(entries, response.messages[-1].position - 1 if entries else 0)
 
 
 class RpcRuns:
@@ -144,6 +145,7 @@ def _append_request(lease: Lease, batch: Batch) -> journal_pb2.AppendRequest:
 
 def _enveloped(event: event_pb2.Event, run_id: str, session_id: str, tenant: str) -> event_pb2.Event:
     event.run_id, event.session_id, event.tenant = run_id, session_id, tenant
+    event.traceparent = event.traceparent or current_call().traceparent
     return event
 
 

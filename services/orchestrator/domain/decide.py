@@ -24,6 +24,10 @@ MAX_ATTEMPTS = 3
 """Attempts of one turn on top of one for each fallback model; the gateway retries beneath each."""
 
 
+MOST_AT_ONCE = 128
+"""Calls of one turn that are run together; the executor takes no more."""
+
+
 @dataclass(frozen=True, slots=True)
 class Begin:
     """Say that a driver has it."""
@@ -70,11 +74,12 @@ class Warn:
 
 @dataclass(frozen=True, slots=True)
 class End:
-    """Write the terminal event, after giving every open call a result and keeping partial text."""
+    """Write the terminal event, after giving every open call a result and keeping partial text and unheard input for the next run."""
 
     event: e.Terminal
     unanswered: tuple[CallState, ...] = ()
     partial: str = ""
+    unheard: tuple[e.InputReceived, ...] = ()
 
 
 Effect = Begin | CallModel | AbandonAttempt | RunTools | TakeInputs | Warn | End
@@ -92,15 +97,16 @@ def decide(run: Run, now: float) -> Effect:
     if run.phase is Phase.CALLING:
         return _abandon(run)
     if run.phase is Phase.EXECUTING:
-        return RunTools(run.unfinished)
+        return RunTools(run.unfinished[:MOST_AT_ONCE])
     return _after_answer(run) if run.phase is Phase.ANSWERED else _before_call(run)
 
 
 def will_retry(run: Run, fault: Failure) -> bool:
     """Whether a failed model call is tried again: on another model if there is one left, on the same for retryable reasons."""
-    if run.attempt < len(run.agent.models()):
+    refusals = run.refusals + 1
+    if refusals < len(run.agent.models()):
         return True
-    return fault.retryable and run.attempt < MAX_ATTEMPTS + len(run.agent.fallback_models)
+    return fault.retryable and refusals < MAX_ATTEMPTS + len(run.agent.fallback_models)
 
 
 def _abandon(run: Run) -> Effect:
@@ -126,7 +132,7 @@ def _tools(run: Run) -> Effect:
     limit = run.agent.limits.max_tool_calls
     if run.tool_calls + len(run.calls) > limit:
         return _fail(run, ToolCallsExhausted(f"the run would make more than {limit} tool calls; raise limits.max_tool_calls"))
-    return RunTools(run.calls)
+    return RunTools(run.calls[:MOST_AT_ONCE])
 
 
 def _before_call(run: Run) -> Effect:
@@ -170,7 +176,7 @@ def _spent(run: Run) -> Fault | None:
 def _call(run: Run) -> Effect:
     models = run.agent.models()
     if run.retrying:
-        return CallModel(run.turn, run.attempt + 1, run.continuation, models[min(run.attempt, len(models) - 1)])
+        return CallModel(run.turn, run.attempt + 1, run.continuation, models[min(run.refusals, len(models) - 1)])
     return CallModel(run.turn + 1, 1, 0, models[0])
 
 
@@ -180,7 +186,8 @@ def _fail(run: Run, fault: Fault) -> End:
 
 def _end(run: Run, event: e.Terminal) -> End:
     unanswered = run.unfinished if run.phase in (Phase.ANSWERED, Phase.EXECUTING) else ()
-    return End(event, unanswered, run.partial)
+    unheard = () if run.phase is Phase.QUEUED else run.inputs  # a run that never began may not hold its session
+    return End(event, unanswered, run.partial, unheard)
 
 
 def failed(run: Run, fault: Fault) -> End:

@@ -17,6 +17,7 @@ class RunCreated:
     tool_choice: Body = None
     response_format: Body = None
     metadata: tuple[tuple[str, str], ...] = ()
+    traceparent: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from typing import Any
 
 from orchestrator.domain import events as e
 from orchestrator.domain.loops import MEMORY, Step
-from orchestrator.domain.values import Agent, CallId, Failure, Finish, MessageId, RunId, SessionId, ToolCall, Usage
+from orchestrator.domain.values import OWN_SERVICE, Agent, CallId, Failure, Finish, MessageId, RunId, SessionId, ToolCall, Usage
 
 
 class Phase(enum.Enum):
@@ -36,7 +36,11 @@ class CallState:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """A folded log. Times are seconds since the epoch."""
+    """A folded log. Times are seconds since the epoch.
+
+    `attempt` counts the model calls of the turn, `refusals` those among them that failed by themselves: not because somebody
+    interrupted them or their driver died.
+    """
 
     id: RunId
     session_id: SessionId
@@ -49,6 +53,7 @@ class Run:
     attempt: int = 0
     continuation: int = 0
     retrying: bool = False
+    refusals: int = 0
     partial: str = ""
     finish: Finish = Finish.UNSPECIFIED
     answer_id: MessageId = MessageId("")
@@ -168,6 +173,7 @@ def _model_started(run: Run, recorded: Recorded) -> Change:
         "attempt": event.attempt,
         "continuation": event.continuation,
         "retrying": False,
+        "refusals": run.refusals if event.attempt > 1 else 0,
         "partial": "",
         "calls": (),
         "finish": Finish.UNSPECIFIED,
@@ -194,7 +200,9 @@ def _model_failed(run: Run, recorded: Recorded) -> Change:
     event = recorded.event
     assert isinstance(event, e.ModelFailed)
     failure = None if event.will_retry else event.failure
-    return {"phase": Phase.READY, "retrying": event.will_retry, "failure": failure, "calls": ()}
+    refusals = run.refusals + (event.failure.service != OWN_SERVICE)
+    change: Change = {"phase": Phase.READY, "retrying": event.will_retry, "refusals": refusals, "failure": failure, "calls": ()}
+    return change | {"partial": ""} if event.will_retry else change
 
 
 def _committed(run: Run, recorded: Recorded) -> Change:

@@ -14,6 +14,9 @@ SessionId = NewType("SessionId", str)
 MessageId = NewType("MessageId", str)
 CallId = NewType("CallId", str)
 
+OWN_SERVICE = "orchestrator"
+"""Where failures come from that no neighbour caused."""
+
 Body = object
 """Something the domain carries for others and never looks into."""
 
@@ -157,6 +160,6 @@ class Failure:
     retryable: bool = False
 
     @classmethod
-    def of(cls, fault: Fault, service: str = "orchestrator") -> Failure:
+    def of(cls, fault: Fault, service: str = OWN_SERVICE) -> Failure:
         """The record of a fault."""
         return cls(fault.reason, fault.message, dict(fault.metadata), fault.service or service, fault.retryable)

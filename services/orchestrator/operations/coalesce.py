@@ -5,7 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from orchestrator.domain import events as e
-from orchestrator.operations.ports import Answer, CallDeltaOutput, CallStartedOutput, Output, Progress, ReasoningOutput, TextOutput
+from orchestrator.operations.ports import (
+    Answer,
+    CallDeltaOutput,
+    CallStartedOutput,
+    Output,
+    Progress,
+    ReasoningOutput,
+    SpentOutput,
+    TextOutput,
+)
 
 WINDOW = 0.025
 """Seconds between two appends of deltas."""
@@ -24,8 +33,8 @@ class Coalescer:
         self._due = 0.0
 
     def add(self, output: Output | Progress) -> None:
-        """Takes in one more delta; an Answer adds nothing, since it says it all again."""
-        if isinstance(output, Answer):
+        """Takes in one more delta; an Answer adds nothing, since it says it all again, and what was spent is no delta."""
+        if isinstance(output, Answer | SpentOutput):
             return
         event, size = _delta(self._turn, output)
         self._size += size

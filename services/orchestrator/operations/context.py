@@ -7,7 +7,11 @@ from dataclasses import dataclass
 
 from orchestrator.domain.events import SourceShare
 from orchestrator.domain.history import estimate, select
-from orchestrator.domain.values import Agent, Entry
+from orchestrator.domain.values import Agent, Entry, Role, SessionId
+from orchestrator.operations.ports import Histories, Tail
+
+MOST_RESULTS = 256
+"""Results of one turn that are looked through for the message that asked for them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,13 +24,22 @@ class Context:
     dropped: int
 
 
+async def newest(histories: Histories, session_id: SessionId, agent: Agent) -> Tail:
+    """The newest messages of a session, as many as the agent's limit, and more where they are all results of calls that lie before."""
+    limit = agent.history.max_messages
+    tail = await histories.tail(session_id, limit)
+    if tail.before and all(entry.role is Role.TOOL for entry in tail.entries):
+        return await histories.tail(session_id, limit + MOST_RESULTS + 1)
+    return tail
+
+
 class Window:
     """The newest messages of a session, kept up to date while a run adds to them. Bounded by twice the agent's history limit."""
 
-    def __init__(self, agent: Agent, entries: Iterable[Entry]) -> None:
+    def __init__(self, agent: Agent, tail: Tail) -> None:
         self._agent = agent
-        self._entries = list(entries)
-        self._dropped = 0
+        self._entries = list(tail.entries)
+        self._dropped = tail.before
 
     def joined(self, entries: tuple[Entry, ...]) -> None:
         """Adds messages that joined the session."""

@@ -8,12 +8,14 @@ from orchestrator.domain import events as e
 from orchestrator.domain.decide import AbandonAttempt, Begin, CallModel, Effect, End, RunTools, TakeInputs, Warn, decide, failed, will_retry
 from orchestrator.domain.run import CallState, Phase, Run
 from orchestrator.domain.values import CallStatus, Entry
-from orchestrator.operations.context import Window
+from orchestrator.operations.bearing import bear
+from orchestrator.operations.context import Window, newest
 from orchestrator.operations.inbox import Signal
 from orchestrator.operations.log import Log
 from orchestrator.operations.model_call import ModelCall
 from orchestrator.operations.ports import Lease, Patience, Ports
 from orchestrator.operations.tool_batch import ToolBatch
+from orchestrator.operations.toolbox import Toolbox
 
 WARNING = (
     "[behest] You are repeating the same tool calls with the same results ({pattern}: {tools}). "
@@ -30,7 +32,10 @@ class Drive:
         self._ports = ports
         self._clock = clock
         self._lease = lease
+        self._patience = patience
+        self._signal = signal
         self._window: Window | None = None
+        self._toolbox = Toolbox(ports.tools)
         self._log = Log(run, lease, ports.journal, clock, self._joined)
         self._models = ModelCall(self._log, ports, clock, patience, signal, will_retry)
         self._tools = ToolBatch(self._log, ports, clock, patience, signal)
@@ -59,9 +64,12 @@ class Drive:
             case AbandonAttempt(event):
                 self._log.stage(event)
             case CallModel(turn, attempt, continuation, model):
-                await self._models.perform(e.ModelStarted(turn, attempt, model, continuation), await self._open_window())
+                started = e.ModelStarted(turn, attempt, model, continuation)
+                window = await self._open_window()
+                if window is not None:
+                    await self._models.perform(started, window, self._toolbox)
             case RunTools(calls):
-                await self._tools.perform(calls)
+                await self._tools.perform(calls, self._toolbox)
             case TakeInputs(inputs):
                 self._take(inputs)
             case Warn(pattern, tools):
@@ -69,10 +77,14 @@ class Drive:
             case End():
                 await self._end(effect)
 
-    async def _open_window(self) -> Window:
+    async def _open_window(self) -> Window | None:
+        """The messages that the model may see; None when the run is to be decided anew instead."""
         if self._window is None:
-            agent = self.run.agent
-            self._window = Window(agent, await self._ports.histories.tail(self.run.session_id, agent.history.max_messages))
+            agent, session_id = self.run.agent, self.run.session_id
+            tail = await bear(
+                lambda: newest(self._ports.histories, session_id, agent), self._log, self._signal, self._clock, self._patience
+            )
+            self._window = None if tail is None else Window(agent, tail)
         return self._window
 
     def _joined(self, entries: tuple[Entry, ...]) -> None:
@@ -92,6 +104,7 @@ class Drive:
         closing = [self._close(call) for call in end.unanswered]
         if end.partial:
             closing.insert(0, self._ports.scribe.assistant(end.partial))
+        closing += [unheard.entry for unheard in end.unheard]
         if closing:
             self._log.stage(e.MessagesCommitted(self.run.turn, tuple(entry.id for entry in closing)), *closing, plan=True)
         self._log.stage(end.event, plan=True)

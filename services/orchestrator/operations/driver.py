@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 
 import structlog
 
-from chassis.faults import Fault, Internal, LeaseLost, RunEnded
-from chassis.rpc import Call, call_scope
+from chassis.faults import Fault
 from chassis.world import World
-from orchestrator.domain.run import Recorded, Run, fold
+from orchestrator.domain.run import Recorded
 from orchestrator.domain.values import RunId, SessionId
-from orchestrator.operations.drive import Drive
 from orchestrator.operations.inbox import Signal
-from orchestrator.operations.ports import Assignment, Instruction, Lease, Patience, Ports, SignOfLife
+from orchestrator.operations.persistence import GONE, Persistence
+from orchestrator.operations.ports import Assignment, Instruction, Patience, Ports, SignOfLife
 
 RENEWAL = 1.0
 """Seconds between two signs of life; leases last three times as long."""
@@ -31,7 +32,9 @@ class Driver:
         self._world = world
         self._patience = patience
         self._most = room
-        self._runs: dict[RunId, Signal] = {}
+        self._runs: dict[RunId, _Driven] = {}
+        self._kept = 0
+        self._persistence = Persistence(self.id, ports, world, patience)
         self._tasks: asyncio.TaskGroup | None = None
         self._leaving = asyncio.Event()
         self._changed = asyncio.Event()
@@ -40,7 +43,7 @@ class Driver:
     @property
     def room(self) -> int:
         """How many more runs it can take."""
-        return 0 if self._leaving.is_set() else max(0, self._most - len(self._runs))
+        return 0 if self._leaving.is_set() else max(0, self._most - len(self._runs) - self._kept)
 
     @property
     def driven(self) -> int:
@@ -69,12 +72,35 @@ class Driver:
         self._leaving.set()
         self._changed.set()
 
-    def take(self, assignment: Assignment, session_id: SessionId | None = None, log: Sequence[Recorded] = ()) -> None:
-        """Begins to drive a run. A log that the caller already has is not read again."""
-        if self._tasks is None or self._leaving.is_set() or assignment.run_id in self._runs:
+    @contextmanager
+    def place(self) -> Iterator[str]:
+        """Keeps a place for a run that is being opened: gives this driver's id, or nothing when there is no room."""
+        if not self.room:
+            yield ""
             return
-        signal = self._runs[assignment.run_id] = Signal()
-        self._tasks.create_task(self._drive(assignment, signal, session_id, log))
+        self._kept += 1
+        try:
+            yield self.id
+        finally:
+            self._kept -= 1
+
+    def take(self, assignment: Assignment, session_id: SessionId | None = None, log: Sequence[Recorded] = ()) -> None:
+        """Begins to drive a run. A log that the caller already has is not read again.
+
+        A run that is driven here already is looked at: a command may have come while nobody could tell. If its epoch is greater,
+        the lease was lost and given again: what goes on under the old one can write nothing any more, and is stopped.
+        """
+        driven = self._runs.get(assignment.run_id)
+        if self._tasks is None or self._leaving.is_set():
+            return
+        if driven is not None and driven.epoch >= assignment.epoch:
+            driven.signal.command()
+            return
+        if driven is not None:
+            driven.task.cancel()
+        signal = Signal()
+        task = self._tasks.create_task(self._drive(assignment, signal, session_id, log))
+        self._runs[assignment.run_id] = _Driven(assignment.epoch, signal, task)
 
     async def _attend(self) -> None:
         backoff = self._patience.backoff
@@ -84,8 +110,10 @@ class Driver:
                     backoff, self.attached = self._patience.backoff, True
                     self._follow(instruction)
             except Fault as fault:
-                self.attached = False
                 _logger.warning("store away", reason=fault.reason, message=fault.message, retry_in=backoff)
+            except Exception as defect:
+                _logger.error("attending the store failed; trying again", retry_in=backoff, exc_info=defect)
+            self.attached = False
             if not self._leaving.is_set():
                 await self._world.clock.sleep(backoff)
             backoff = min(2 * backoff, self._patience.longest_backoff)
@@ -105,40 +133,27 @@ class Driver:
         for assignment in instruction.assignments:
             self.take(assignment)
         for run_id in instruction.wakes:
-            if signal := self._runs.get(run_id):
-                signal.command()
+            if driven := self._runs.get(run_id):
+                driven.signal.command()
 
     async def _drive(self, assignment: Assignment, signal: Signal, session_id: SessionId | None, log: Sequence[Recorded]) -> None:
         try:
-            with call_scope(Call(tenant=assignment.tenant)):
-                await self._drive_within(assignment, signal, session_id, log)
-        except (LeaseLost, RunEnded) as fault:
+            await self._persistence.drive(assignment, signal, session_id, log)
+        except GONE as fault:
             _logger.info("run handed to another driver", run_id=assignment.run_id, reason=fault.reason)
         finally:
-            del self._runs[assignment.run_id]
+            if self._runs[assignment.run_id].signal is signal:
+                del self._runs[assignment.run_id]
             self._changed.set()
 
-    async def _drive_within(self, assignment: Assignment, signal: Signal, session_id: SessionId | None, log: Sequence[Recorded]) -> None:
-        if session_id is None:
-            session_id, log = await self._ports.journal.read(assignment.run_id, 0)
-        lease = Lease(assignment.run_id, session_id, assignment.tenant, self.id, assignment.epoch)
-        run = fold(Run(assignment.run_id, session_id), log)
-        if run.ended:
-            return
-        drive = Drive(run, lease, self._ports, self._world.clock, self._patience, signal)
-        try:
-            await drive.to_the_end()
-        except (LeaseLost, RunEnded):
-            raise
-        except Fault as fault:
-            await drive.fail(fault)
-        except Exception as defect:  # noqa: BLE001 — any defect must still end the run with its one terminal event
-            await drive.fail(self._internal(assignment, defect))
 
-    def _internal(self, assignment: Assignment, defect: Exception) -> Internal:
-        defect_id = self._world.ids.new()
-        _logger.error("run failed by a defect", run_id=assignment.run_id, defect_id=defect_id, exc_info=defect)
-        return Internal(f"a defect ended the run; the service's log has it under {defect_id}", metadata={"id": defect_id})
+@dataclass(frozen=True, slots=True)
+class _Driven:
+    """A run under way here."""
+
+    epoch: int
+    signal: Signal
+    task: asyncio.Task[None]
 
 
 class _Left(Exception):

@@ -60,10 +60,10 @@ class Log:
         return as_planned
 
     async def heed(self, signal: Signal) -> Run:
-        """The run with the commands folded that the signal tells of. Nothing may be staged."""
+        """The run with the commands folded that the signal tells of. They are in the log already, so what is planned is dropped."""
         if signal.commanded:
-            assert not self._staged
             signal.commanded = False
+            await self.commit()
             _, missed = await self._journal.read(self.lease.run_id, self._durable.sequence)
             self._durable = self.run = fold(self._durable, missed)
         return self.run

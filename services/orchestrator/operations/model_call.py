@@ -9,11 +9,13 @@ from chassis.world import Clock
 from orchestrator.domain import events as e
 from orchestrator.domain.run import Run
 from orchestrator.domain.values import Failure
+from orchestrator.operations.bearing import Interruption, bear
 from orchestrator.operations.coalesce import Coalescer
 from orchestrator.operations.context import Context, Window
 from orchestrator.operations.inbox import Inbox, Signal
 from orchestrator.operations.log import Log
-from orchestrator.operations.ports import AWAY, Answer, Ask, Output, Patience, Ports, Spent, Toolset
+from orchestrator.operations.ports import AWAY, Answer, Ask, Output, Patience, Ports, Spent, SpentOutput, Toolset
+from orchestrator.operations.toolbox import Toolbox
 
 WillRetry = Callable[[Run, Failure], bool]
 
@@ -26,16 +28,27 @@ class Attempt:
         self.began = began
         self.first_output: float | None = None
         self.answer: Answer | None = None
+        self.wasted: list[Spent] = []
+        self._spent: Spent | None = None
 
     def take(self, outputs: Sequence[Output], now: float) -> None:
         """Takes in more of the answer."""
         for output in outputs:
+            if isinstance(output, SpentOutput):
+                self._spent = output.spent
+                continue
             if self.first_output is None:
                 self.first_output = now
             if isinstance(output, Answer):
                 self.answer = output
             else:
                 self.deltas.add(output)
+
+    def broke(self) -> None:
+        """The stream ended; what it had spent without giving an answer is wasted, but not forgotten."""
+        if self._spent and self.answer is None:
+            self.wasted.append(self._spent)
+        self._spent = None
 
     def milliseconds(self, now: float) -> tuple[float, float]:
         """Until the first output, and in all."""
@@ -54,9 +67,11 @@ class ModelCall:
         self._signal = signal
         self._will_retry = will_retry
 
-    async def perform(self, started: e.ModelStarted, window: Window) -> None:
+    async def perform(self, started: e.ModelStarted, window: Window, toolbox: Toolbox) -> None:
         """Makes one attempt. Its events are staged when it returns, deltas appended before."""
-        toolset = await self._ports.tools.visible(self._log.run.id, self._log.run.agent)
+        toolset = await bear(lambda: toolbox.show(self._log.run), self._log, self._signal, self._clock, self._patience)
+        if toolset is None:
+            return
         context = window.compose(self._log.joining)
         self._log.stage(e.ContextBuilt(started.turn, context.shares, context.dropped), plan=True)
         self._log.stage(started, plan=True)
@@ -72,14 +87,16 @@ class ModelCall:
 
     async def _attempt(self, ask: Ask) -> None:
         attempt = Attempt(self._log.run.turn, self._clock.monotonic())
-        patience_ends, backoff = attempt.began + self._patience.neighbour, self._patience.backoff
+        interruption = Interruption(self._clock, self._patience)
         while True:
+            interruption.asking()
             fault = await self._stream(ask, attempt)
+            attempt.broke()
             lost = isinstance(fault, AWAY) and attempt.first_output is None
-            if not lost or self._clock.monotonic() >= patience_ends or await self._stopping():
+            pause = interruption.pause() if lost else None
+            if pause is None or await self._stopping():
                 break
-            await self._signal.wait(backoff)
-            backoff = min(2 * backoff, self._patience.longest_backoff)
+            await self._signal.wait(pause)
         self._conclude(attempt, fault)
 
     async def _stream(self, ask: Ask, attempt: Attempt) -> Fault | None:
@@ -112,6 +129,8 @@ class ModelCall:
             self._log.stage(event)
 
     def _conclude(self, attempt: Attempt, fault: Fault | None) -> None:
+        for spent in attempt.wasted:
+            self._spend(spent)
         if attempt.answer:
             self._answered(attempt, attempt.answer)
             return
@@ -134,10 +153,13 @@ class ModelCall:
                 run.turn, run.attempt, answer.finish, answer.finish_raw, answer.provider, answer.model, answer.warnings, first, whole
             )
         )
-        spent = Spent(answer.provider, answer.model, answer.usage)
-        self._log.stage(e.UsageRecorded(run.turn, answer.usage, run.usage + answer.usage), spent=spent)
+        self._spend(Spent(answer.provider, answer.model, answer.usage))
         if answer.entry:
             self._log.stage(e.MessagesCommitted(run.turn, (answer.entry.id,)), answer.entry)
+
+    def _spend(self, spent: Spent) -> None:
+        run = self._log.run
+        self._log.stage(e.UsageRecorded(run.turn, spent.usage, run.usage + spent.usage), spent=spent)
 
     def _interrupted(self) -> None:
         run = self._log.run

@@ -95,11 +95,19 @@ class Journal(Protocol):
         """Keeps a driver registered for as long as both streams last."""
 
 
+@dataclass(frozen=True, slots=True)
+class Tail:
+    """The newest messages of a session, oldest first, and how many lie before them."""
+
+    entries: tuple[Entry, ...] = ()
+    before: int = 0
+
+
 class Histories(Protocol):
     """The messages of sessions."""
 
-    async def tail(self, session_id: SessionId, count: int) -> tuple[Entry, ...]:
-        """The newest messages, oldest first."""
+    async def tail(self, session_id: SessionId, count: int) -> Tail:
+        """The newest messages."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,7 +210,14 @@ class CallDeltaOutput:
     arguments: str
 
 
-Output = TextOutput | ReasoningOutput | CallStartedOutput | CallDeltaOutput | Answer
+@dataclass(frozen=True, slots=True)
+class SpentOutput:
+    """What the call has consumed so far, as far as it is known; replaces the previous one and is replaced by the Answer's."""
+
+    spent: Spent
+
+
+Output = TextOutput | ReasoningOutput | CallStartedOutput | CallDeltaOutput | SpentOutput | Answer
 
 
 class Models(Protocol):

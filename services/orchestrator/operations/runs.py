@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from chassis.faults import RunEnded
 from chassis.rpc import current_call
 from chassis.world import World
 from orchestrator.domain import events as e
 from orchestrator.domain.commands import Cancel, Create, Steer, handle
 from orchestrator.domain.run import Recorded
 from orchestrator.domain.values import Agent, Body, Entry, RunId, SessionId
-from orchestrator.operations.context import Context, Window
+from orchestrator.operations.context import Context, Window, newest
 from orchestrator.operations.driver import Driver
-from orchestrator.operations.ports import Assignment, Opened, Order, Ports, Runs, Toolset
+from orchestrator.operations.ports import Assignment, Opened, Order, Ports, Runs, Tail, Toolset
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,16 +53,17 @@ class RunDesk:
 
     async def create(self, wish: Wish) -> Opened:
         """Accepts an order: durable when this returns, and driven from here when there is room."""
-        order = self._order(wish)
-        opened = await self._runs.open(order)
-        if opened.epoch and not opened.existed:
-            assignment = Assignment(opened.run_id, current_call().tenant, opened.epoch, 1)
-            self._driver.take(assignment, opened.session_id, [Recorded(1, order.at, order.created)])
+        with self._driver.place() as driver_id:
+            order = self._order(wish, driver_id)
+            opened = await self._runs.open(order)
+            if opened.epoch and not opened.existed:
+                assignment = Assignment(opened.run_id, current_call().tenant, opened.epoch, 1)
+                self._driver.take(assignment, opened.session_id, [Recorded(1, order.at, order.created)])
         return opened
 
-    def _order(self, wish: Wish) -> Order:
-        ids, metadata = self._world.ids, tuple(sorted((wish.metadata or {}).items()))
-        created = e.RunCreated(wish.agent, wish.entry.body, wish.entry.id, wish.tool_choice, wish.response_format, metadata)
+    def _order(self, wish: Wish, driver_id: str) -> Order:
+        ids, metadata, trace = self._world.ids, tuple(sorted((wish.metadata or {}).items())), current_call().traceparent
+        created = e.RunCreated(wish.agent, wish.entry.body, wish.entry.id, wish.tool_choice, wish.response_format, metadata, trace)
         (event,) = handle(False, Create(created))
         assert isinstance(event, e.RunCreated)
         return Order(
@@ -75,7 +77,7 @@ class RunDesk:
             payload_digest=wish.payload_digest,
             input_digest=wish.input_digest,
             queue=wish.queue,
-            driver_id=self._driver.id if self._driver.room else "",
+            driver_id=driver_id,
         )
 
     async def cancel(self, run_id: RunId, reason: str) -> Body:
@@ -83,20 +85,26 @@ class RunDesk:
         row, ended = await self._runs.get(run_id)
         for event in handle(ended, Cancel(reason)):
             assert isinstance(event, e.CancelRequested)
-            _, row = await self._runs.command(run_id, event, "", "")
+            try:
+                _, row = await self._runs.command(run_id, event, "", "")
+            except RunEnded:  # it ended between the look and the command
+                row, _ = await self._runs.get(run_id)
         return row
 
     async def steer(self, run_id: RunId, steer: Steer, request_id: str, payload_digest: str) -> int:
-        """Sends input to a run; returns the sequence of the recorded event. Raises RunEnded."""
-        _, ended = await self._runs.get(run_id)
-        (event,) = handle(ended, steer)
+        """Sends input to a run; returns the sequence of the recorded event. Raises RunEnded.
+
+        The store tells whether the run has ended, since it alone knows whether the same input was recorded before the end.
+        """
+        (event,) = handle(False, steer)
         assert isinstance(event, e.InputReceived)
-        sequence, _ = await self._runs.command(run_id, event, request_id, payload_digest)
+        # A message id is as good as a request id: it makes sending again after a lost answer harmless.
+        sequence, _ = await self._runs.command(run_id, event, request_id or steer.entry.id, payload_digest)
         return sequence
 
     async def preview(self, session_id: SessionId | None, agent: Agent, entry: Entry | None) -> Preview:
         """What the model would see now, with this input."""
-        history = await self._ports.histories.tail(session_id, agent.history.max_messages) if session_id else ()
-        window = Window(agent, (*history, entry) if entry else history)
+        history = await newest(self._ports.histories, session_id, agent) if session_id else Tail()
+        window = Window(agent, history)
         toolset = await self._ports.tools.visible(RunId(""), agent)
-        return Preview(window.compose(), toolset)
+        return Preview(window.compose((entry,) if entry else ()), toolset)

@@ -2,17 +2,48 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import structlog
 
 from chassis.faults import Fault, ServiceUnavailable
 from chassis.world import Clock
 from orchestrator.domain import events as e
 from orchestrator.domain.run import CallState
 from orchestrator.domain.values import CallId, Entry, ToolCall
+from orchestrator.operations.bearing import Interruption, bear
 from orchestrator.operations.coalesce import Coalescer
 from orchestrator.operations.inbox import Inbox, Signal
 from orchestrator.operations.log import Log
-from orchestrator.operations.ports import AWAY, Outcome, Patience, Ports
+from orchestrator.operations.ports import AWAY, Outcome, Patience, Ports, Progress
+from orchestrator.operations.toolbox import Toolbox
+
+_logger = structlog.get_logger("orchestrator.tools")
+
+
+@dataclass(slots=True)
+class _UnderWay:
+    """Calls that are being run and what has been heard of them."""
+
+    calls: Sequence[ToolCall]
+    deltas: Coalescer
+    outcomes: dict[CallId, Outcome] = field(default_factory=dict)
+
+    @property
+    def open(self) -> Sequence[ToolCall]:
+        """The calls without an outcome."""
+        return [call for call in self.calls if call.id not in self.outcomes]
+
+    def take(self, items: Sequence[Progress | Outcome]) -> bool:
+        """Takes in what was heard; whether that was anything."""
+        for item in items:
+            if isinstance(item, Outcome):
+                self.outcomes[item.call_id] = item
+            else:
+                self.deltas.add(item)
+        return bool(items)
 
 
 class ToolBatch:
@@ -25,7 +56,7 @@ class ToolBatch:
         self._patience = patience
         self._signal = signal
 
-    async def perform(self, calls: Sequence[CallState]) -> None:
+    async def perform(self, calls: Sequence[CallState], toolbox: Toolbox) -> None:
         """Runs the calls; their outcomes are staged when it returns. Calls already started are asked for again by key, not run again."""
         run = self._log.run
         for state in calls:
@@ -33,45 +64,49 @@ class ToolBatch:
                 call = state.call
                 self._log.stage(e.ToolExecutionStarted(run.turn, call.id, call.name, call.digest), plan=True)
         if await self._log.commit():
-            await self._execute([state.call for state in calls])
+            await self._execute([state.call for state in calls], toolbox)
 
-    async def _execute(self, calls: Sequence[ToolCall]) -> None:
-        outcomes: dict[CallId, Outcome] = {}
-        patience_ends, backoff = self._clock.monotonic() + self._patience.neighbour, self._patience.backoff
+    async def _execute(self, calls: Sequence[ToolCall], toolbox: Toolbox) -> None:
+        allowed = await self._allowed(toolbox)
+        if allowed is None:
+            return
+        under_way = _UnderWay(calls, Coalescer(self._log.run.turn))
+        interruption = Interruption(self._clock, self._patience)
         while True:
-            fault = await self._stream(calls, outcomes)
-            if len(outcomes) == len(calls) or await self._stopping():
+            interruption.asking()
+            fault = await self._stream(under_way, allowed, interruption)
+            if not under_way.open or await self._stopping():
                 break
-            lost = fault is None or isinstance(fault, AWAY)
-            if not lost or self._clock.monotonic() >= patience_ends:
-                self._record(calls, outcomes)
+            pause = interruption.pause() if fault is None or isinstance(fault, AWAY) else None
+            if pause is None:
+                self._record(under_way)
                 raise fault or ServiceUnavailable("the tool executor ended its stream before every call had a result")
-            await self._signal.wait(backoff)
-            backoff = min(2 * backoff, self._patience.longest_backoff)
-        self._record(calls, outcomes)
+            await self._signal.wait(pause)
+        self._record(under_way)
 
-    async def _stream(self, calls: Sequence[ToolCall], outcomes: dict[CallId, Outcome]) -> Fault | None:
-        run = self._log.run
-        open_calls = [call for call in calls if call.id not in outcomes]
-        toolset = await self._ports.tools.visible(run.id, run.agent)
-        deltas = Coalescer(run.turn)
-        leave_at: float | None = None
-        async with Inbox(self._ports.tools.execute(run, open_calls, toolset.names), self._signal) as inbox:
+    async def _allowed(self, toolbox: Toolbox) -> Sequence[str] | None:
+        """The tools that the model may have called; None when the run is to stop before that is known."""
+        while not await self._stopping():
+            toolset = await bear(lambda: toolbox.shown(self._log.run), self._log, self._signal, self._clock, self._patience)
+            if toolset is not None:
+                return toolset.names
+        return None
+
+    async def _stream(self, under_way: _UnderWay, allowed: Sequence[str], interruption: Interruption) -> Fault | None:
+        open_calls, leave_at = under_way.open, None
+        async with Inbox(self._ports.tools.execute(self._log.run, open_calls, allowed), self._signal) as inbox:
             while True:
                 ended = inbox.ended
-                for item in inbox.take():
-                    if isinstance(item, Outcome):
-                        outcomes[item.call_id] = item
-                    else:
-                        deltas.add(item)
-                if ended or len(outcomes) == len(calls):
+                if under_way.take(inbox.take()):
+                    interruption.heard()
+                if ended or not under_way.open:
                     return inbox.fault
                 if leave_at is None and await self._stopping():
                     leave_at = self._clock.monotonic() + self._patience.stopping
                     await self._cancel(open_calls)
                 if leave_at is not None and self._clock.monotonic() >= leave_at:
                     return None
-                await self._flush_or_wait(deltas, leave_at)
+                await self._flush_or_wait(under_way.deltas, leave_at)
 
     async def _flush_or_wait(self, deltas: Coalescer, leave_at: float | None) -> None:
         now = self._clock.monotonic()
@@ -89,17 +124,21 @@ class ToolBatch:
         return run.stopped(self._clock.now())
 
     async def _cancel(self, calls: Sequence[ToolCall]) -> None:
+        """Asks to stop the calls. An executor that cannot do that does not keep the run from its end."""
         try:
-            await self._ports.tools.cancel(self._log.run, calls)
-        except AWAY:
-            return  # an executor that is away is not running them
+            async with asyncio.timeout(self._patience.stopping):
+                await self._ports.tools.cancel(self._log.run, calls)
+        except (Fault, TimeoutError) as problem:
+            _logger.warning("tool calls could not be stopped", run_id=self._log.run.id, problem=str(problem))
 
-    def _record(self, calls: Sequence[ToolCall], outcomes: dict[CallId, Outcome]) -> None:
+    def _record(self, under_way: _UnderWay) -> None:
         """Stages what is known, in call order; the messages join the session together."""
         turn = self._log.run.turn
+        for event in under_way.deltas.take(self._clock.monotonic()):
+            self._log.stage(event)
         entries: list[Entry] = []
-        for call in calls:
-            outcome = outcomes.get(call.id)
+        for call in under_way.calls:
+            outcome = under_way.outcomes.get(call.id)
             if outcome is None:
                 continue
             entry = self._ports.scribe.result(call, outcome.content, outcome.is_error)

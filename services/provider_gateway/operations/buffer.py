@@ -1,8 +1,4 @@
-"""Between a provider that streams and a reader: gathers steps, so that the reader is not troubled for every token.
-
-The first step goes out at once. After each delivery the next one waits until a short window has passed, and then takes all there is;
-a stream slower than the window is not delayed at all.
-"""
+"""Between a provider that streams and a reader: what the reader has not fetched yet is gathered, bounded, and joined where it is alike."""
 
 from __future__ import annotations
 
@@ -16,17 +12,14 @@ FULL = 512  # so many steps may wait for a reader who does not read
 
 
 class EventBuffer:
-    """A bounded buffer for one writer and one reader; iterate it to read. `window` is in seconds."""
+    """A bounded buffer for one writer and one reader; iterate it to read. A reader gets all there is, at once."""
 
-    def __init__(self, window: float) -> None:
-        self._window = window
+    def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._events: list[ChatEvent] = []
-        self._next_at = 0.0
         self._ended = False
         self._fault: BaseException | None = None
         self._arrival: asyncio.Future[None] | None = None
-        self._pause: asyncio.Future[None] | None = None
         self._room: asyncio.Future[None] | None = None
         self.begun = False
         self.finished = False
@@ -51,10 +44,9 @@ class EventBuffer:
             _wake(self._arrival)
 
     def end(self, fault: BaseException | None = None) -> None:
-        """Nothing more will come; the reader gets what is left at once, then the fault."""
+        """Nothing more will come; the reader gets what is left, then the fault."""
         self._ended, self._fault = True, fault
         _wake(self._arrival)
-        _wake(self._pause)
 
     def __aiter__(self) -> EventBuffer:
         return self
@@ -65,21 +57,9 @@ class EventBuffer:
                 raise StopAsyncIteration if self._fault is None else self._fault
             self._arrival = self._loop.create_future()
             await self._arrival
-        await self._wait_for_window()
         events, self._events = self._events, []
-        self._next_at = self._loop.time() + self._window
         _wake(self._room)
         return merged(events)
-
-    async def _wait_for_window(self) -> None:
-        if self._ended or self._loop.time() >= self._next_at:
-            return
-        self._pause = self._loop.create_future()
-        timer = self._loop.call_at(self._next_at, _wake, self._pause)
-        try:
-            await self._pause
-        finally:
-            timer.cancel()
 
 
 def merged(events: list[ChatEvent]) -> list[ChatEvent]:

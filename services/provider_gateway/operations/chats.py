@@ -21,10 +21,9 @@ from provider_gateway.operations.routes import Routes, Target
 
 @dataclass(frozen=True, slots=True)
 class Manners:
-    """How calls are made: retries, the window in seconds in which steps of a stream are gathered, and the chance behind the jitter."""
+    """How calls are made: when to retry, and the chance behind the jitter."""
 
     retries: RetryPolicy
-    window: float
     jitter: Callable[[], float]
 
 
@@ -48,7 +47,7 @@ class Chats:
     async def stream(self, request: ChatRequest, deadline: float | None) -> AsyncGenerator[list[ChatEvent], None]:
         """The answer as it comes; ends with Finished or raises. Closing the iterator closes the upstream request."""
         target, attempts = self._begin(request, deadline)
-        buffer = EventBuffer(self._manners.window)
+        buffer = EventBuffer()
         producer = asyncio.create_task(_produce(target, attempts, buffer))
         try:
             async for batch in buffer:

@@ -1,12 +1,13 @@
 """Runs, their logs and their drivers between the wire and the domain. Pure, as convert.py.
 
-A batch is stored as a FollowResponse without positions, so that what an append brought is what a follower gets, encoded once.
+A batch is stored as a FollowResponse less the ids and positions of its events, so what an append brought is encoded once.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from functools import partial
+from itertools import islice
 from typing import cast
 
 from behest.event.v1 import event_pb2
@@ -35,7 +36,9 @@ def order(tenant: Tenant, request: pb.OpenRunRequest) -> Order:
     check_request_id(request.request_id)
     if not request.events or request.events[0].WhichOneof("kind") != "run_created":
         raise refuse("events[0]", "must be run_created: every log begins with it")
-    entries = _entries(tenant, request.run.id, request.run.session_id, 0, request.events)
+    entries = _entries(tenant, request.run.id, 0, request.events)
+    if entries.session_id != request.run.session_id:
+        raise refuse("events[0].session_id", "must be run.session_id")
     if entries.ends_in is not None:
         raise refuse(f"events[{entries.count - 1}]", "ends the run; a run must be opened before it can end")
     return Order(
@@ -60,7 +63,7 @@ def append(tenant: Tenant, request: pb.AppendRequest) -> Append:
         raise refuse("expected_sequence", f"is {request.expected_sequence}; a log that was opened ends at 1 or later")
     if not request.events:
         raise refuse("events", "is empty; give at least one, so that a repeated append is known")
-    entries = _entries(tenant, request.run_id, "", request.expected_sequence, request.events)
+    entries = _entries(tenant, request.run_id, request.expected_sequence, request.events)
     patch = _patch(request.patch) if request.HasField("patch") else _NO_PATCH
     refuse_mismatched_end(entries, patch.state)
     return Append(
@@ -87,43 +90,58 @@ def command(tenant: Tenant, request: pb.RecordCommandRequest, now: float) -> Com
         check_id("event.input_received.message_id", request.event.input_received.message_id)
         check_role("event.input_received.input", request.event.input_received.input)
     check_request_id(request.request_id)
-    write = partial(_command_data, request.event, tenant, request.run_id, now)
+    write = partial(_command_data, request.event, now)
     return Command(tenant, RunId(request.run_id), write, kind == "cancel_requested", request.request_id, request.payload_digest)
 
 
-def _command_data(given: event_pb2.Event, tenant: Tenant, run_id: str, now: float, sequence: int, session_id: SessionId) -> bytes:
-    event = event_pb2.Event()
-    event.CopyFrom(given)
-    event.run_id, event.session_id, event.tenant, event.sequence, event.position = run_id, session_id, tenant, sequence, 0
+def _command_data(given: event_pb2.Event, now: float, sequence: int) -> bytes:
+    response = pb.FollowResponse(events=[given])
+    event = response.events[0]
+    event.sequence = sequence
+    event.ClearField("position")
     if not event.HasField("time"):
         event.time.CopyFrom(timestamp(now))
-    return pb.FollowResponse(events=[event]).SerializeToString()
+    return _data(response)
 
 
-def _entries(tenant: str, run_id: str, session_id: str, after: int, events: Sequence[event_pb2.Event]) -> Entries:
-    """Events as they are stored, once they are known to belong here. An empty session id is not compared: the sender is its driver."""
+def _data(response: pb.FollowResponse) -> bytes:
+    """Events as they are stored: without what `follow_response` puts back."""
+    trace = ""
+    for event in response.events:
+        event.ClearField("run_id")
+        event.ClearField("session_id")
+        event.ClearField("tenant")
+        # The events of one append nearly always have one cause: its trace is kept once.
+        if event.traceparent == trace:
+            event.ClearField("traceparent")
+        trace = trace or event.traceparent
+    return response.SerializeToString()
+
+
+def _entries(tenant: str, run_id: str, after: int, events: Sequence[event_pb2.Event]) -> Entries:
+    """Events as they are stored, once they are known to belong together."""
     if len(events) > MAX_EVENTS:
         raise refuse("events", f"has {len(events)}; append at most {MAX_EVENTS} at once")
-    ends_in = None
+    owner, ends_in = (run_id, events[0].session_id, tenant), None
     for sequence, event in enumerate(events, after + 1):
         kind = event.WhichOneof("kind")
-        if ends_in is not None or event.sequence != sequence or event.run_id != run_id or event.tenant != tenant or event.position:
-            raise _misplaced(sequence - after - 1, sequence, ends_in, event)
-        if kind is None or (kind == "run_created") != (sequence == 1) or (session_id and event.session_id != session_id):
-            raise refuse(f"events[{sequence - after - 1}]", "must have a kind and its run's session; run_created is first and only first")
+        if event.sequence != sequence or event.position or (event.run_id, event.session_id, event.tenant) != owner:
+            raise _misplaced(sequence - after - 1, sequence, event)
+        if kind is None or (kind == "run_created") != (sequence == 1) or ends_in is not None:
+            raise refuse(
+                f"events[{sequence - after - 1}]", "must have a kind; run_created comes first and only first, the end last and only last"
+            )
         ends_in = _ENDS.get(kind)
-    return Entries(len(events), pb.FollowResponse(events=events).SerializeToString(), ends_in)
+    return Entries(SessionId(events[0].session_id), len(events), _data(pb.FollowResponse(events=events)), ends_in)
 
 
-def _misplaced(index: int, sequence: int, ends_in: RunState | None, event: event_pb2.Event) -> Exception:
+def _misplaced(index: int, sequence: int, event: event_pb2.Event) -> Exception:
     field = f"events[{index}]"
-    if ends_in is not None:
-        return refuse(field, "follows the event that ends the run; that one must be the last")
     if event.sequence != sequence:
         return refuse(f"{field}.sequence", f"is {event.sequence}, must be {sequence}: events are numbered without gaps")
     if event.position:
         return refuse(f"{field}.position", "is set; the store sets it when the event is read")
-    return refuse(field, "must carry the run and the tenant of the request")
+    return refuse(field, "must carry the run, the session and the tenant of the request")
 
 
 def _details(run: run_pb2.Run) -> bytes:
@@ -180,13 +198,16 @@ def scope(tenant: Tenant, request: pb.FollowRequest) -> Scope:
     raise refuse("scope", "is unset; give a run_id, a session_id, or tenant = true")
 
 
-def follow_response(delivery: Delivery, by_sequence: bool) -> pb.FollowResponse:
-    """The events of a delivery, with their positions."""
+def follow_response(tenant: Tenant, delivery: Delivery, by_sequence: bool) -> pb.FollowResponse:
+    """The events of a delivery, whole and with their positions."""
     response = pb.FollowResponse.FromString(b"".join(batch.data for batch in delivery.batches))
     events = iter(response.events)
     for batch in delivery.batches:
-        for index, event in zip(range(batch.last - batch.first + 1), events, strict=False):
-            event.position = position_of(batch.number, index)
+        position, trace = position_of(batch.number, 0), ""
+        for event in islice(events, batch.last - batch.first + 1):
+            event.run_id, event.session_id, event.tenant, event.position = batch.run_id, batch.session_id, tenant, position
+            position, trace = position + 1, event.traceparent or trace
+            event.traceparent = trace
     seen = _seen(delivery.batches[0], delivery.after, by_sequence)
     if seen > 0:
         del response.events[:seen]

@@ -1,6 +1,7 @@
 """What one append adds to a log, and how positions count.
 
 A batch is stored and delivered as one piece: the events of an append, serialized one after another, which the store does not read.
+What all of them share, run, session and tenant, is left out of the pieces and put back on delivery: it would be half of the bytes.
 Batches are numbered in the order of their commits. An event's position is its batch's number with its index within the batch below,
 so positions grow in the order of commits, with gaps, and need no counter of their own.
 """
@@ -20,6 +21,8 @@ class Batch:
     """The events `first` to `last` of a run's log. `data` is the wire form of a message whose field 1 repeats the events."""
 
     number: int
+    run_id: RunId
+    session_id: SessionId
     first: int
     last: int
     data: bytes
@@ -35,8 +38,6 @@ class Announcement:
     """A committed batch and whose it is. `ends` says whether it ends its run."""
 
     tenant: Tenant
-    session_id: SessionId
-    run_id: RunId
     batch: Batch
     ends: bool = False
 

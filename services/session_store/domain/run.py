@@ -89,8 +89,9 @@ class Standing:
 
 @dataclass(frozen=True, slots=True)
 class Entries:
-    """Events to log: how many, their wire form (see batch.py), and the state that the last one ends the run in, if it does."""
+    """Events to log: their session, their number, their wire form (see batch.py), and the state the last one ends the run in, if any."""
 
+    session_id: SessionId
     count: int
     data: bytes
     ends_in: RunState | None = None
@@ -142,11 +143,11 @@ class Append:
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """Anybody's write to a log. `write` gives the wire form of its event for the sequence and session it gets."""
+    """Anybody's write to a log. `write` gives the wire form of its event for the sequence it gets."""
 
     tenant: Tenant
     run_id: RunId
-    write: Callable[[int, SessionId], bytes]
+    write: Callable[[int], bytes]
     cancels: bool = False
     request_id: str = ""
     payload_digest: str = ""
@@ -177,7 +178,7 @@ def is_again(standing: Standing, append: Append) -> bool:
 
 
 def refuse_illegal(standing: Standing, append: Append) -> None:
-    """Raises why append cannot be written: RunEnded, LeaseLost, SequenceConflict or SessionBusy."""
+    """Raises why append cannot be written: RunEnded, LeaseLost, SequenceConflict, RequestInvalid or SessionBusy."""
     if standing.state.ended:
         raise ended(append.run_id, standing.state)
     if not append.driver_id or standing.driver_id != append.driver_id or standing.epoch != append.epoch:
@@ -190,6 +191,8 @@ def refuse_illegal(standing: Standing, append: Append) -> None:
             f"the log of run {append.run_id} ends at {standing.sequence}, not at {append.expected_sequence}; read on and retry",
             metadata={"run_id": append.run_id, "sequence": str(standing.sequence)},
         )
+    if append.entries.session_id != standing.session_id:
+        raise refuse("events", f"say session {append.entries.session_id!r}; run {append.run_id} is of session {standing.session_id!r}")
     if append.messages and standing.place is not Place.HOLDING:
         raise SessionBusy(
             f"run {append.run_id} does not hold session {standing.session_id}, so it cannot add messages; end it",

@@ -87,12 +87,12 @@ def _write(tables: Tables, standing: Standing, wish: Append, now: float) -> Appe
     number = tables.batches.add(wish.tenant, standing.session_key, standing.key, first, last, entries.data)
     ends = entries.ends_in is not None
     tables.runs.advance(standing.key, last, wish.patch, now if ends else None)
-    join_session(tables, standing.session_key, wish.run_id, wish.messages, now)
+    join_session(tables, standing.session_key, standing.key, wish.messages, now)
     if wish.usage:
         tables.usage.add(wish.tenant, standing.session_key, standing.key, wish.usage)
     promoted = ends and _free(tables, standing, now)
-    batch = Batch(number, first, last, entries.data)
-    return Appended(last, Announcement(wish.tenant, standing.session_id, wish.run_id, batch, ends), promoted)
+    batch = Batch(number, wish.run_id, standing.session_id, first, last, entries.data)
+    return Appended(last, Announcement(wish.tenant, batch, ends), promoted)
 
 
 def _free(tables: Tables, standing: Standing, now: float) -> bool:
@@ -111,13 +111,13 @@ def _free(tables: Tables, standing: Standing, now: float) -> bool:
     key, run_id = following
     tables.runs.place(key, Place.HOLDING)
     tables.sessions.occupy(standing.session_key, run_id)
-    join_session(tables, standing.session_key, run_id, tuple(tables.messages.release(key)), now)
+    join_session(tables, standing.session_key, key, tuple(tables.messages.release(key)), now)
     return True
 
 
 def _record(tables: Tables, run: Run, command: Command, now: float) -> Recorded:
     sequence = run.sequence + 1
-    data = command.write(sequence, run.session_id)
+    data = command.write(sequence)
     number = tables.batches.add(command.tenant, run.session_key, run.key, sequence, sequence, data)
     tables.runs.advance(run.key, sequence, RunPatch(), None)
     leaves = command.cancels and run.place is Place.WAITING
@@ -126,5 +126,5 @@ def _record(tables: Tables, run: Run, command: Command, now: float) -> Recorded:
     if command.request_id:
         request = Request(command.payload_digest, str(sequence))
         tables.requests.add(command.tenant, RECORD_COMMAND, command.request_id, request, run.session_key, now + REQUEST_SECONDS)
-    announcement = Announcement(command.tenant, run.session_id, run.id, Batch(number, sequence, sequence, data))
+    announcement = Announcement(command.tenant, Batch(number, run.id, run.session_id, sequence, sequence, data))
     return Recorded(sequence, replace(run, sequence=sequence), announcement, run.driver_id, due=leaves)

@@ -130,11 +130,11 @@ class Broadcaster:
 
     def _hand_out(self, announcement: Announcement) -> None:
         tenant, batch = announcement.tenant, announcement.batch
-        for subscription in self._subscriptions.get(RunScope(tenant, announcement.run_id), ()):
+        for subscription in self._subscriptions.get(RunScope(tenant, batch.run_id), ()):
             subscription.offer(batch)
             if announcement.ends:
                 subscription.ends_at = batch.last
-        for scope in (SessionScope(tenant, announcement.session_id), TenantScope(tenant)):
+        for scope in (SessionScope(tenant, batch.session_id), TenantScope(tenant)):
             for subscription in self._subscriptions.get(scope, ()):
                 subscription.offer(batch)
 

@@ -51,11 +51,11 @@ def find_again(tables: Tables, tenant: Tenant, method: str, request_id: str, dig
     return request.outcome
 
 
-def join_session(tables: Tables, session_key: int, run_id: RunId, messages: tuple[Message, ...], now: float) -> None:
-    """Adds messages at the end of a session."""
+def join_session(tables: Tables, session_key: int, run_key: int, messages: tuple[Message, ...], now: float) -> None:
+    """Adds messages at the end of a session; run key 0 for those of no run."""
     if messages:
         before = tables.sessions.grow(session_key, len(messages), now)
-        tables.messages.add(session_key, before + 1, run_id, now, messages)
+        tables.messages.add(session_key, before + 1, run_key, now, messages)
 
 
 def session_not_found(session_id: SessionId) -> SessionNotFound:
@@ -128,12 +128,12 @@ def _store(tables: Tables, order: Order, session: Session | None, run: Run, now:
     run = replace(run, key=tables.runs.add(run))
     if run.place is Place.HOLDING:
         tables.sessions.occupy(session_key, run.id)
-        join_session(tables, session_key, run.id, order.messages, now)
+        join_session(tables, session_key, run.key, order.messages, now)
     else:
         tables.messages.hold(run.key, order.messages)
     number = tables.batches.add(order.tenant, session_key, run.key, 1, run.sequence, order.entries.data)
     if order.request_id:
         request = Request(order.payload_digest, run.id)
         tables.requests.add(order.tenant, OPEN_RUN, order.request_id, request, session_key, now + REQUEST_SECONDS)
-    announcement = Announcement(order.tenant, run.session_id, run.id, Batch(number, 1, run.sequence, order.entries.data))
+    announcement = Announcement(order.tenant, Batch(number, run.id, run.session_id, 1, run.sequence, order.entries.data))
     return Opened(run, run.epoch if run.driver_id else 0, existed=False, announcement=announcement)

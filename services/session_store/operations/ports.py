@@ -50,8 +50,8 @@ class Sessions(Protocol):
 class Messages(Protocol):
     """Rows of messages, and of those that wait for their run to start."""
 
-    def add(self, session_key: int, first: int, run_id: RunId, now: float, messages: Sequence[Message]) -> None:
-        """Stores messages at positions from first."""
+    def add(self, session_key: int, first: int, run_key: int, now: float, messages: Sequence[Message]) -> None:
+        """Stores messages of a run, or of none with key 0, at positions from first."""
 
     def page(self, session_key: int, after: int, limit: int, newest_first: bool) -> list[StoredMessage]:
         """Messages beyond a position in the asked direction; 0 starts at the end."""

@@ -139,7 +139,7 @@ def _append(
             first = int(before)
             return tables.messages.page(found(tables, tenant, session_id).key, first - 1, len(messages), newest_first=False)
         session = _idle(tables, tenant, session_id)
-        join_session(tables, session.key, RunId(""), messages, now)
+        join_session(tables, session.key, 0, messages, now)
         first = session.message_count + 1
         _remember(tables, tenant, APPEND_MESSAGES, request, str(first), session.key, now)
         return [StoredMessage(message.id, position, RunId(""), now, message.body) for position, message in enumerate(messages, first)]

@@ -61,6 +61,7 @@ async def open_caller(carrier: str) -> AsyncIterator[Caller]:
         async with LocalChannel(probe_app(Probe(get_run=_nothing)).methods) as channel:
             yield Caller(channel, (os.getpid(),))
         return
-    async with open_server_process("tests.bench.contenders.carriers:serve_probe") as server:
-        async with open_channel(server.address, carrier) as channel:  # type: ignore[arg-type] # one of the two
-            yield Caller(channel, (os.getpid(), server.pid))
+    async with contextlib.AsyncExitStack() as stack:
+        server = await stack.enter_async_context(open_server_process("tests.bench.contenders.carriers:serve_probe"))
+        channel = await stack.enter_async_context(open_channel(server.address, carrier))  # type: ignore[arg-type] # one of the two
+        yield Caller(channel, (os.getpid(), server.pid))

@@ -65,6 +65,8 @@ class GatewayContender:
 @contextlib.asynccontextmanager
 async def open_gateway(upstream: str) -> AsyncIterator[GatewayContender]:
     """The gateway, called from this process."""
-    async with open_server_process("tests.bench.contenders.gateway:serve_gateway", upstream=upstream) as server:
-        async with open_channel(server.address, "grpc") as channel:
-            yield GatewayContender(ProviderServiceStub(channel), server.pid)
+    async with contextlib.AsyncExitStack() as stack:
+        serving = open_server_process("tests.bench.contenders.gateway:serve_gateway", upstream=upstream)
+        server = await stack.enter_async_context(serving)
+        channel = await stack.enter_async_context(open_channel(server.address, "grpc"))
+        yield GatewayContender(ProviderServiceStub(channel), server.pid)

@@ -42,7 +42,7 @@ class SuiteContender:
         self._client = client
         self._gateway = ProviderServiceStub(gateway)
         self._pids = pids
-        self._databases = [data / "sessions.db", data / "tools.db"]
+        self._data = data
         self._sessions: dict[str, str] = {}
         self._orders = itertools.count(1)
 
@@ -52,12 +52,12 @@ class SuiteContender:
 
     async def _runs(self, concurrency: int, runs: int, agent: str = "reader", size: bool = False, session: str = "") -> Sample:
         """CPU, wall and bytes of so many runs, so many at a time; with `session` each lane's runs share one session of that name."""
-        before = stored_bytes(self._databases) if size else 0
+        before = stored_bytes(self._data.glob("*.db")) if size else 0
         meter, client = Meter(self._pids), Meter([os.getpid()])
         left = iter(range(runs))
         await asyncio.gather(*(self._lane(left, agent, f"{session}-{lane}" if session else "") for lane in range(concurrency)))
         spent = meter.spent()
-        stored = stored_bytes(self._databases) - before if size else 0
+        stored = stored_bytes(self._data.glob("*.db")) - before if size else 0
         turns = runs * TURNS
         return {
             "cpu": spent.cpu / turns,
@@ -98,11 +98,8 @@ class SuiteContender:
             run = await self._client.run(order, agent=agent, session_id=self._sessions.get(session, ""))
             if session:
                 self._sessions[session] = run.run.session_id
-            last = None
-            async for last in self._client.watch(run.run.id):
-                pass
-            assert last is not None
-            assert last.WhichOneof("kind") == "run_completed", last
+            kinds = [event.WhichOneof("kind") async for event in self._client.watch(run.run.id)]
+            assert kinds[-1] == "run_completed", kinds
 
 
 def write_settings(folder: Path, carrier: str, log_level: str) -> Path:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from chassis.faults import (
     Fault,
@@ -28,21 +28,26 @@ from provider_gateway.adapters.http.transport import (
     TransportError,
 )
 from provider_gateway.adapters.wire import Encoded, RefusedInStream, StreamDecoder, Wire
-from provider_gateway.domain.answers import ChatEvent, ChatResult, Finished, RequestWarning, burst
+from provider_gateway.domain.answers import ChatEvent, ChatResult, Finished, RequestWarning, burst, is_output
 from provider_gateway.operations.ports import ModelCall
 
 MAX_BODY_BYTES = 64 * 1024 * 1024
 MAX_ERROR_BYTES = 64 * 1024
+_HEADERS = {"content-type": "application/json", "accept-encoding": "identity"}  # inflating costs more than it saves on small events
 
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """Where a provider is and how to get in. `key` raises SettingsInvalid when the key is not there; None needs none."""
+    """Where a provider is and how to get in: reading the key or a header raises SettingsInvalid when it is not there; None needs no key.
+
+    After the first output a stream is read once in `window` seconds.
+    """
 
     base_url: str
     key: Callable[[], str] | None = None
-    headers: Mapping[str, str] | None = None
+    headers: Mapping[str, Callable[[], str]] = field(default_factory=dict)
     event_bytes: int = MAX_EVENT_BYTES
+    window: float = 0.0
 
 
 class HttpProvider:
@@ -55,7 +60,7 @@ class HttpProvider:
     def problem(self) -> str:
         """Why it cannot be called; empty when it can."""
         try:
-            self._key()
+            self._secrets()
         except ProviderCredentialsMissing as fault:
             return fault.message
         return ""
@@ -108,15 +113,15 @@ class HttpProvider:
                 yield _finished_warned(batch, encoded.warnings)
 
     async def _batches(self, response: HttpResponse, decoder: StreamDecoder) -> AsyncGenerator[list[ChatEvent], None]:
-        parser, read, begun = SseParser(self._endpoint.event_bytes), response.read, False
-        while piece := await read():
+        parser, begun = SseParser(self._endpoint.event_bytes), False
+        while piece := await response.read(self._endpoint.window if begun else 0.0):
             try:
                 batch = decoder.feed(parser.feed(piece))
             except (RefusedInStream, ProviderResponseInvalid):
                 if begun:  # what came before the trouble is part of what was produced
                     yield decoder.drain()
                 raise
-            begun = begun or bool(batch)
+            begun = begun or any(map(is_output, batch))
             yield batch
         try:
             rest = decoder.feed(parser.end())
@@ -127,15 +132,9 @@ class HttpProvider:
     @asynccontextmanager
     async def _exchange(self, call: ModelCall, encoded: Encoded, accept: str) -> AsyncIterator[HttpResponse]:
         """A successful response; everything that goes wrong in it comes out as a fault."""
-        key = self._key()
+        key, own = self._secrets()
         refused = Refused(self.name, call.model, key)
-        headers = {
-            "content-type": "application/json",
-            "accept": accept,
-            "accept-encoding": "identity",  # inflating costs more than it saves on small events
-            **self._wire.headers(key),
-            **(self._endpoint.headers or {}),
-        }
+        headers = {**_HEADERS, "accept": accept, **self._wire.headers(key), **own}
         try:
             async with self._http.post(self._endpoint.base_url + encoded.path, headers, encoded.body) as response:
                 if not 200 <= response.status < 300:
@@ -164,14 +163,14 @@ class HttpProvider:
             body += piece
         return body
 
-    def _key(self) -> str:
-        if self._endpoint.key is None:
-            return ""
+    def _secrets(self) -> tuple[str, dict[str, str]]:
+        """The key, empty where none is needed, and the provider's own headers."""
         try:
-            return self._endpoint.key()
+            key = self._endpoint.key() if self._endpoint.key else ""
+            return key, {name: read() for name, read in self._endpoint.headers.items()}
         except SettingsInvalid as fault:
             raise ProviderCredentialsMissing(
-                f"{self.name} has no API key: {fault.message}", metadata={"provider": self.name, **fault.metadata}
+                f"{self.name} lacks a secret: {fault.message}", metadata={"provider": self.name, **fault.metadata}
             ) from None
 
     def _transport_fault(self, error: TransportError, streaming: bool) -> Fault:

@@ -38,8 +38,12 @@ class HttpResponse(Protocol):
     def headers(self) -> Mapping[str, str]:
         """The headers."""
 
-    async def read(self) -> bytes:
-        """The next piece of the body as soon as there is one, at most some 128 KiB; empty at the end. Raises BodyCut."""
+    async def read(self, window: float = 0.0) -> bytes:
+        """The next piece of the body as soon as there is one, at most some 128 KiB; empty at the end. Raises BodyCut.
+
+        With a window (seconds) at most one piece comes between two ticks of a clock with that period, and holds what arrived meanwhile;
+        the end of the body does not wait.
+        """
 
 
 class Http(Protocol):

@@ -46,7 +46,7 @@ class OpenAiReader:
         if chunk.choices is None and chunk.usage is None and chunk.id is None:
             raise malformed(self.answer.provider, "a chunk", raw)
         if chunk.id or chunk.model or chunk.choices:
-            self.answer.started(chunk.model or "", chunk.id or "")
+            self.answer.started(chunk.model or "", str(chunk.id or ""))
         for choice in chunk.choices or ():
             self._choice(choice)
         self._report(chunk)
@@ -87,21 +87,24 @@ class OpenAiReader:
             self.answer.warnings.append(warning)
 
     def _content(self, content: Content) -> None:
-        for kind, piece in (("reasoning_content", content.reasoning_content), ("reasoning", content.reasoning)):
-            if piece:
-                self.answer.reasoning(piece)
-                self.answer.reasoning_state(OpaqueState(self._origin, kind, b""))
-                break
+        if content.reasoning_content:
+            self._reasoning("reasoning_content", content.reasoning_content)
+        elif content.reasoning and isinstance(content.reasoning, str):
+            self._reasoning("reasoning", content.reasoning)
         if content.content:
             self._text(content.content)
         if content.refusal:
             self.answer.refusal(content.refusal)
         for call in content.tool_calls or ():
             self._call(call)
-        if content.reasoning_details:
+        if isinstance(content.reasoning_details, list):
             merge_details(self._details, content.reasoning_details)
         if content.images or content.annotations or content.audio:
             self._rarities(content)
+
+    def _reasoning(self, kind: str, piece: str) -> None:
+        self.answer.reasoning(piece)
+        self.answer.reasoning_state(OpaqueState(self._origin, kind, b""))
 
     def _text(self, content: str | list[Any]) -> None:
         if isinstance(content, str):
@@ -118,11 +121,11 @@ class OpenAiReader:
                 self.answer.part(OpaquePart(opaque(self._origin, "content", item)))
 
     def _rarities(self, content: Content) -> None:
-        for image in content.images or ():
+        for image in _listed(content.images):
             url = image.get("image_url", {}).get("url", "") if isinstance(image, dict) else ""
             self.answer.part(ImagePart(blob_of_url(url)) if url else OpaquePart(opaque(self._origin, "content", image)))
-        for annotation in content.annotations or ():
-            self._notes.setdefault("annotations", []).append(annotation)
+        if content.annotations:
+            self._notes.setdefault("annotations", []).extend(_listed(content.annotations))
         if content.audio:
             self._notes.setdefault("audio", []).append(content.audio)
 
@@ -156,9 +159,9 @@ class OpenAiReader:
         if usage is not None:
             self.answer.report(usage_of(usage))
 
-    def _note(self, kind: str, value: list[Any] | None) -> None:
+    def _note(self, kind: str, value: Any) -> None:
         if value:
-            self._notes[kind] = value
+            self._notes[kind] = _listed(value)
 
 
 class OpenAiStream:
@@ -240,6 +243,10 @@ def _joined(first: dict[str, Any], second: dict[str, Any]) -> dict[str, Any]:
         grows = key in ("text", "summary", "data") and isinstance(value, str) and isinstance(joined.get(key), str)
         joined[key] = joined[key] + value if grows else (value if value is not None else joined.get(key))
     return joined
+
+
+def _listed(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [] if value is None else [value]
 
 
 def _thinking(value: Any) -> str:

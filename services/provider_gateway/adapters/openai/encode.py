@@ -100,6 +100,8 @@ class OpenAiEncoder:
         return f"Error: {text}" if message.is_error else text
 
     def _content(self, path: str, message: Message) -> str | list[Body]:
+        if not message.parts:
+            return ""
         if len(message.parts) == 1 and isinstance(message.parts[0], TextPart):
             return message.parts[0].text
         return [self._user_part(f"{path}.parts[{place}]", part) for place, part in enumerate(message.parts)]

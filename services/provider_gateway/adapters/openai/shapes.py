@@ -1,6 +1,7 @@
 """The shapes of Chat Completions that the gateway reads, typed so that decoding is one pass in C.
 
-Tolerant where the compatible servers differ; what is not named here carries nothing that the contract has a place for.
+Tolerant where the compatible servers differ: fields that are only kept are of any type, so that an odd one does not spoil an answer.
+What is not named here carries nothing that the contract has a place for.
 """
 
 from __future__ import annotations
@@ -32,11 +33,11 @@ class Content(msgspec.Struct, gc=False):
     content: str | list[Any] | None = None
     refusal: str | None = None
     reasoning_content: str | None = None
-    reasoning: str | None = None
-    reasoning_details: list[Any] | None = None
+    reasoning: Any = None
+    reasoning_details: Any = None
     tool_calls: list[Call] | None = None
-    images: list[Any] | None = None
-    annotations: list[Any] | None = None
+    images: Any = None
+    annotations: Any = None
     audio: Any = None
 
 
@@ -84,14 +85,14 @@ class GroqUsage(msgspec.Struct, gc=False):
 class Completion(msgspec.Struct, gc=False):
     """A whole completion or one chunk of a stream."""
 
-    id: str | None = None
+    id: str | int | None = None
     model: str | None = None
     choices: list[Choice] | None = None
     usage: UsageShape | None = None
     x_groq: GroqUsage | None = None
     error: Any = None
-    citations: list[Any] | None = None
-    search_results: list[Any] | None = None
+    citations: Any = None
+    search_results: Any = None
 
 
 COMPLETIONS = msgspec.json.Decoder(Completion)

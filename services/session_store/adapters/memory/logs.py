@@ -130,7 +130,8 @@ class MemoryBatches:
         """Stores events."""
         rows = self._rows
         rows.last_number += 1
-        batch = Batch(rows.last_number, first, last, data)
+        run = rows.runs[run_key]
+        batch = Batch(rows.last_number, run.id, run.session_id, first, last, data)
         for kept in (rows.batches_of_run[run_key], rows.batches_of_session[session_key], rows.batches_of_tenant[tenant]):
             kept.append(batch)
         return batch.number

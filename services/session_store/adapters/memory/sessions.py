@@ -86,8 +86,9 @@ class MemoryMessages:
     def __init__(self, rows: Rows) -> None:
         self._rows = rows
 
-    def add(self, session_key: int, first: int, run_id: RunId, now: float, messages: Sequence[Message]) -> None:
+    def add(self, session_key: int, first: int, run_key: int, now: float, messages: Sequence[Message]) -> None:
         """Stores messages."""
+        run_id = self._rows.runs[run_key].id if run_key else RunId("")
         kept = self._rows.messages[session_key]
         kept.extend(StoredMessage(message.id, position, run_id, now, message.body) for position, message in enumerate(messages, first))
 

@@ -9,10 +9,10 @@ from session_store.domain.batch import Batch
 from session_store.domain.session import Tenant
 
 _ADD = "INSERT INTO batches VALUES (NULL, ?, ?, ?, ?, ?, ?)"
-_SELECT = "SELECT number, first, last, data FROM batches WHERE"
-_OF_RUN = f"{_SELECT} run = ? AND last > ? ORDER BY last LIMIT ?"
-_OF_SESSION = f"{_SELECT} session = ? AND number >= ? ORDER BY number LIMIT ?"
-_OF_TENANT = f"{_SELECT} tenant = ? AND number >= ? ORDER BY number LIMIT ?"
+_SELECT = "SELECT b.number, runs.id, runs.session_id, b.first, b.last, b.data FROM batches AS b CROSS JOIN runs ON runs.key = b.run WHERE"
+_OF_RUN = f"{_SELECT} b.run = ? AND b.last > ? ORDER BY b.last LIMIT ?"
+_OF_SESSION = f"{_SELECT} b.session = ? AND b.number >= ? ORDER BY b.number LIMIT ?"
+_OF_TENANT = f"{_SELECT} b.tenant = ? AND b.number >= ? ORDER BY b.number LIMIT ?"
 _LAST = "SELECT seq FROM sqlite_sequence WHERE name = 'batches'"
 
 

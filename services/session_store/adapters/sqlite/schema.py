@@ -29,7 +29,7 @@ CREATE TABLE messages (
     session INTEGER NOT NULL,
     position INTEGER NOT NULL,
     id TEXT NOT NULL,
-    run TEXT NOT NULL,
+    run INTEGER NOT NULL,
     created_at REAL NOT NULL,
     body BLOB NOT NULL
 ) STRICT;

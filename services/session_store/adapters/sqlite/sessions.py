@@ -20,6 +20,11 @@ _OCCUPY = "UPDATE sessions SET active_run = ? WHERE key = ?"
 _GROW = "UPDATE sessions SET message_count = message_count + ?, updated_at = ? WHERE key = ? RETURNING message_count"
 _HAS_LABEL = "EXISTS (SELECT 1 FROM json_each(metadata) AS label WHERE label.key = ? AND label.value = ?)"
 
+_MESSAGES = """SELECT m.id, m.position, coalesce(runs.id, ''), m.created_at, m.body
+    FROM messages AS m LEFT JOIN runs ON runs.key = m.run WHERE m.session = ?"""
+_MESSAGES_FORWARD = f"{_MESSAGES} AND m.position > ? ORDER BY m.position LIMIT ?"
+_MESSAGES_BACKWARD = f"{_MESSAGES} AND m.position < ? ORDER BY m.position DESC LIMIT ?"
+
 _DELETE = (
     f"""INSERT INTO usage SELECT tenant, 0, 0, provider, model, {SUMS_OF_USAGE} FROM usage
         WHERE tenant = (SELECT tenant FROM sessions WHERE key = :key) AND session = :key GROUP BY tenant, provider, model {MERGE_USAGE}""",  # noqa: S608 — constants only
@@ -91,20 +96,19 @@ class SqliteMessages:
         self._execute = connection.execute
         self._executemany = connection.executemany
 
-    def add(self, session_key: int, first: int, run_id: RunId, now: float, messages: Sequence[Message]) -> None:
+    def add(self, session_key: int, first: int, run_key: int, now: float, messages: Sequence[Message]) -> None:
         """Stores messages."""
         self._executemany(
             "INSERT INTO messages VALUES (NULL, ?, ?, ?, ?, ?, ?)",
-            [(session_key, position, message.id, run_id, now, message.body) for position, message in enumerate(messages, first)],
+            [(session_key, position, message.id, run_key, now, message.body) for position, message in enumerate(messages, first)],
         )
 
     def page(self, session_key: int, after: int, limit: int, newest_first: bool) -> list[StoredMessage]:
         """Messages beyond a position."""
-        select = "SELECT id, position, run, created_at, body FROM messages WHERE session = ?"
         if newest_first:
-            rows = self._execute(f"{select} AND position < ? ORDER BY position DESC LIMIT ?", (session_key, after or 1 << 62, limit))
+            rows = self._execute(_MESSAGES_BACKWARD, (session_key, after or 1 << 62, limit))
         else:
-            rows = self._execute(f"{select} AND position > ? ORDER BY position LIMIT ?", (session_key, after, limit))
+            rows = self._execute(_MESSAGES_FORWARD, (session_key, after, limit))
         return [StoredMessage(*row) for row in rows]
 
     def hold(self, run_key: int, messages: Sequence[Message]) -> None:
