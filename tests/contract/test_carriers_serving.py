@@ -264,3 +264,14 @@ async def _answering_trace(request: GetRunRequest) -> GetRunResponse:
     response = GetRunResponse()
     response.run.id = current_call().traceparent
     return response
+
+
+@pytest.mark.feature("G2")
+@pytest.mark.parametrize(("sent", "said"), [(b"\xff\xff\xff", "cannot be read"), (b"\x0a\x02\xff\xfe", "UTF-8")])
+async def test_bytes_that_are_no_request_are_refused_typed(sent: bytes, said: str) -> None:
+    app = probe_app(Probe(get_run))
+    async with open_server(app, "127.0.0.1:0", QUICK_END) as server, grpc.aio.insecure_channel(server.address) as channel:
+        with pytest.raises(grpc.aio.AioRpcError, match=said) as refused:
+            await channel.unary_unary(f"/{JOURNAL}/GetRun")(sent)
+        assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+        assert any(key == "grpc-status-details-bin" for key, _ in refused.value.trailing_metadata() or ())

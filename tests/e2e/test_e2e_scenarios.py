@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import grpc.aio
 import pytest
 
 from behest.chat.v1 import chat_pb2
@@ -41,6 +42,7 @@ async def suite(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
 @pytest.mark.feature("R7")
 @pytest.mark.feature("S4")
 @pytest.mark.feature("O2")
+@pytest.mark.feature("P1")
 async def test_a_users_day(suite: SuiteUnderTest) -> None:
     """One suite, many scenarios: starting it is what costs."""
     async with call(suite) as caller:
@@ -54,6 +56,7 @@ async def test_a_users_day(suite: SuiteUnderTest) -> None:
         await _a_failing_tool_is_read_by_the_model(caller)
         await _a_huge_result_is_cut(caller)
         await _bad_orders_are_refused_with_what_to_do(caller)
+        await _a_field_of_the_future_is_refused_and_not_dropped(suite)
         await _a_busy_session_rejects_or_queues(caller)
         await _a_request_id_creates_one_run(caller)
         await _steering_is_heard(caller)
@@ -164,6 +167,16 @@ async def _bad_orders_are_refused_with_what_to_do(caller: Caller) -> None:
     with pytest.raises(RunNotFound):
         async for _ in caller.runs.WatchRun(run_pb.WatchRunRequest(run_id="nothing")):
             pass
+
+
+async def _a_field_of_the_future_is_refused_and_not_dropped(suite: SuiteUnderTest) -> None:
+    request = run_pb.CreateRunRequest(input=[{"text": "hi"}]).SerializeToString()
+    nested = run_pb.StreamRunRequest(create=run_pb.CreateRunRequest.FromString(request + b"\xba\x3e\x01x")).SerializeToString()
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{suite.base}") as channel:
+        with pytest.raises(grpc.aio.AioRpcError, match="does not know"):
+            await channel.unary_unary("/behest.run.v1.RunService/CreateRun")(request + b"\xba\x3e\x01x")
+        with pytest.raises(grpc.aio.AioRpcError, match="nested"):
+            await channel.unary_stream("/behest.run.v1.RunService/StreamRun")(nested).read()
 
 
 async def _a_busy_session_rejects_or_queues(caller: Caller) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import yaml
+
 from behest.agent.v1 import agent_pb2
 from behest.agent.v1 import agent_service_pb2 as agent_pb
 from behest.agent.v1.agent_service_pb2_grpc import AgentServiceStub
@@ -15,7 +16,6 @@ from behest.chat.v1 import chat_pb2
 from behest.run.v1 import run_pb2
 from behest.run.v1 import run_service_pb2 as pb
 from behest.run.v1.run_service_pb2_grpc import RunServiceStub
-
 from chassis.faults import AgentNotFound, RequestInvalid, SessionNotFound
 from chassis.rpc import Call, call_scope
 from suite.addresses import Service
@@ -77,7 +77,12 @@ async def test_a_preview_shows_the_sources_in_order_with_their_tokens_and_change
         preview = await runs.PreviewContext(request)
         assert [part.text for part in preview.messages[0].parts] == [AGENTS["clerk"]["instructions"], *AGENTS["clerk"]["context"]]
         assert [message.parts[0].text for message in preview.messages[1:]] == ["first", "first", "next"]
-        assert [(source.name, source.items) for source in preview.sources] == [("instructions", 1), ("static", 2), ("history", 3), ("tools", 1)]
+        assert [(source.name, source.items) for source in preview.sources] == [
+            ("instructions", 1),
+            ("static", 2),
+            ("history", 3),
+            ("tools", 1),
+        ]
         assert preview.total_tokens == sum(source.tokens for source in preview.sources) > 0
         assert preview.model == "scripted/echo"
         assert [tool.name for tool in preview.tools] == ["calculator"]

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 import grpc.aio
-from google.protobuf.message import Message
+from google.protobuf.message import DecodeError, Message
 
-from chassis.faults import MethodNotFound
+from chassis.faults import MethodNotFound, RequestInvalid, Violation
 from chassis.rpc.call import Call
 
 Requests = Message | AsyncIterator[Message]
@@ -31,6 +31,14 @@ class Method:
     serialize: Callable[[Message], bytes]
     unary: UnaryHandler | None
     stream: StreamHandler | None
+
+    def read(self, data: bytes) -> Message:
+        """The request that some bytes are. Raises RequestInvalid for bytes that are none."""
+        try:
+            return self.parse(data)
+        except DecodeError as error:
+            text = f"the request of {self.path} cannot be read: {error}; send the message that the contract names, its strings as UTF-8"
+            raise RequestInvalid(text, violations=(Violation("", str(error)),)) from None
 
     @property
     def response_streaming(self) -> bool:

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import grpc.aio
-from google.protobuf.message import DecodeError, Message
+from google.protobuf.message import Message
 
 from behest.mux.v1.mux_service_pb2 import ExchangeRequest, ExchangeResponse, Frame
 from behest.mux.v1.mux_service_pb2_grpc import MuxServiceServicer, add_MuxServiceServicer_to_server
@@ -192,7 +192,7 @@ class _Serving:
     async def _given(self) -> Any:
         """The request, or the iterator of requests."""
         if self._request is not None:
-            return _parsed(self._method, self._request)
+            return self._method.read(self._request)
         assert self._requests is not None
         requests = _Requests(self._method, self._requests)
         return requests if self._method.request_streaming else await requests.single()
@@ -220,7 +220,7 @@ class _Requests:
         return self
 
     async def __anext__(self) -> Message:
-        return _parsed(self._method, await self._payloads.__anext__())
+        return self._method.read(await self._payloads.__anext__())
 
     async def single(self) -> Message:
         """The only request."""
@@ -228,13 +228,6 @@ class _Requests:
             return await self.__anext__()
         except StopAsyncIteration:
             raise RequestInvalid(f"{self._method.path} was called without a request; send one") from None
-
-
-def _parsed(method: Method, payload: bytes) -> Message:
-    try:
-        return method.parse(payload)
-    except DecodeError:
-        raise RequestInvalid(f"the request of {method.path} is not its message; check the proto's version") from None
 
 
 def _call_of(frame: Frame, peer: str) -> Call:

@@ -11,7 +11,11 @@ from chassis.faults import CallCancelled, ShuttingDown
 from chassis.rpc import StubChannel
 from chassis.world import Clock
 from orchestrator.domain.values import Body
+from orchestrator.operations.bearing import Interruption
 from orchestrator.operations.ports import AWAY, Patience, Place, RunPage, RunQuery, Scope
+
+FOLLOW_PAUSE = 0.25
+"""Seconds at most between two tries to follow: followers wait for what drivers do, so they are back no later."""
 
 
 class Cancellable(Protocol):
@@ -39,22 +43,22 @@ class RpcFollows:
 
     async def follow(self, place: Place) -> AsyncGenerator[Sequence[Body], None]:
         """Events in order, without gap or duplicate, over any number of interruptions shorter than the neighbour patience."""
-        request, away_since = _request(place), None
+        request, interruption = _request(place), Interruption(self._clock, self._patience)
         while True:
+            interruption.asking()
             try:
                 async for response in self._read(request):
-                    away_since = None
+                    interruption.heard()
                     if response.events:
                         last = response.events[-1]
                         request.after = last.sequence if place.scope is Scope.RUN else last.position
                         yield response.events
                 return
             except AWAY:
-                now = self._clock.monotonic()
-                away_since = now if away_since is None else away_since
-                if self._closed or now - away_since >= self._patience.neighbour:
+                pause = interruption.pause()
+                if self._closed or pause is None:
                     raise
-            await self._clock.sleep(self._patience.backoff)
+            await self._clock.sleep(min(pause, FOLLOW_PAUSE))
 
     async def _read(self, request: journal_pb2.FollowRequest) -> AsyncGenerator[journal_pb2.FollowResponse, None]:
         stream = self._journal.Follow(request)

@@ -10,6 +10,7 @@ from behest.session.v1 import journal_service_pb2 as journal_pb2
 from behest.session.v1 import session_pb2, session_service_pb2
 from behest.session.v1.journal_service_pb2_grpc import JournalServiceStub
 from behest.session.v1.session_service_pb2_grpc import SessionServiceStub
+from chassis.faults import DeadlineExceeded
 from chassis.rpc import StubChannel, current_call
 from chassis.world import Clock
 from orchestrator.domain import events as e
@@ -38,7 +39,7 @@ class RpcJournal:
             try:
                 await self._journal.Append(request)
                 return
-            except AWAY:
+            except (*AWAY, DeadlineExceeded):
                 await self._clock.sleep(backoff)
                 backoff = min(2 * backoff, self._patience.longest_backoff)
 
@@ -48,7 +49,7 @@ class RpcJournal:
         while True:
             try:
                 return await self._read(run_id, after)
-            except AWAY:
+            except (*AWAY, DeadlineExceeded):
                 await self._clock.sleep(backoff)
                 backoff = min(2 * backoff, self._patience.longest_backoff)
 

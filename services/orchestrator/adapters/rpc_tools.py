@@ -27,7 +27,9 @@ class RpcTools:
         """The tools that the agent names and the executor has, sorted by name."""
         if not agent.tools:
             return Toolset()
-        tools = [tool async for tool in self._list(tool_pb2.ToolScope(agent=agent.name, run_id=run_id)) if _named(tool, agent.tools)]
+        tools = [
+            tool async for tool in self._list(tool_pb2.ToolScope(agent=agent.name, run_id=run_id)) if agent.may_call(tool.definition.name)
+        ]
         definitions = tuple(tool.definition for tool in tools)
         return Toolset(tuple(d.name for d in definitions), definitions, sum(estimate(d.ByteSize()) for d in definitions))
 
@@ -72,11 +74,6 @@ def _keyed(run: Run, call: ToolCall) -> chat_pb2.ToolCall:
     body = call.body
     assert isinstance(body, chat_pb2.ToolCall)
     return chat_pb2.ToolCall(id=_key(run, call), name=call.name, arguments=body.arguments)
-
-
-def _named(tool: tool_pb2.Tool, patterns: Sequence[str]) -> bool:
-    name = tool.definition.name
-    return any(name == pattern or (pattern.endswith("*") and name.startswith(pattern[:-1])) for pattern in patterns)
 
 
 def _progress(progress: tool_pb2.ToolProgress, originals: dict[str, CallId]) -> Progress:

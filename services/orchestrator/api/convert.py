@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 
 from behest.agent.v1 import agent_pb2
@@ -17,7 +19,10 @@ MOST_INPUT_BYTES = 1 << 20
 MOST_REQUEST_ID = 128
 MOST_METADATA = 16
 MOST_KEY, MOST_VALUE = 128, 1024
+MOST_NAME = 256
 TITLE = 200
+SESSION_ID = re.compile(r"[A-Za-z0-9_.:-]{1,128}")
+NO_JSON = object()
 USER_CONTENT = frozenset({"text", "json", "image", "document"})
 
 
@@ -26,6 +31,7 @@ def wish(request: run_service_pb2.CreateRunRequest, agent: Agent, message_id: st
     refuse(_violations(request))
     check_input(request.input)
     resolved = _with_overrides(agent, request)
+    refuse(_tool_violations(request.tool_choice, resolved))
     return Wish(
         request_id=request.request_id,
         session_id=SessionId(request.session_id) if request.session_id else None,
@@ -63,6 +69,7 @@ def check_input(parts: Sequence[chat_pb2.Part]) -> None:
             f"the input has {size} bytes; at most {MOST_INPUT_BYTES} are allowed: send a summary, or a document by URL",
             metadata={"bytes": str(size), "limit": str(MOST_INPUT_BYTES)},
         )
+    refuse(_malformed(parts))
 
 
 def refuse(violations: Iterable[Violation]) -> None:
@@ -89,6 +96,8 @@ def id_violations(request_id: str) -> list[Violation]:
 def _violations(request: run_service_pb2.CreateRunRequest) -> list[Violation]:
     return [
         *id_violations(request.request_id),
+        *_names(request),
+        *_format(request.response_format),
         *_metadata(request.metadata),
         *_choice(request.tool_choice),
         *_limits(request.limits),
@@ -99,10 +108,68 @@ def _violations(request: run_service_pb2.CreateRunRequest) -> list[Violation]:
 
 def _metadata(metadata: Mapping[str, str]) -> list[Violation]:
     found = [Violation("metadata", f"has {len(metadata)} pairs; at most {MOST_METADATA}")] if len(metadata) > MOST_METADATA else []
-    long = [key for key, value in metadata.items() if len(key) > MOST_KEY or len(value) > MOST_VALUE]
+    wrong = [key for key, value in metadata.items() if not 0 < len(key) <= MOST_KEY or len(value) > MOST_VALUE]
     return found + [
-        Violation(f"metadata[{key[:MOST_KEY]}]", f"keys have at most {MOST_KEY} characters, values {MOST_VALUE}") for key in long
+        Violation(f"metadata[{key[:MOST_KEY]}]", f"keys have 1 to {MOST_KEY} characters, values at most {MOST_VALUE}") for key in wrong
     ]
+
+
+def _names(request: run_service_pb2.CreateRunRequest) -> list[Violation]:
+    found = [] if len(request.model) <= MOST_NAME else [Violation("model", f"has {len(request.model)} characters; at most {MOST_NAME}")]
+    if request.session_id and SESSION_ID.fullmatch(request.session_id) is None:
+        found.append(Violation("session_id", "is none: ids have 1 to 128 of a-z, A-Z, 0-9, _, ., : and -"))
+    return found
+
+
+def _format(wanted: chat_pb2.ResponseFormat) -> list[Violation]:
+    kinds = chat_pb2.ResponseFormat.Kind
+    if wanted.kind not in kinds.values():
+        return [Violation("response_format.kind", f"is {wanted.kind}, which is none of ResponseFormat.Kind")]
+    if wanted.kind != kinds.KIND_JSON_SCHEMA:
+        return [Violation("response_format.schema", "is set without KIND_JSON_SCHEMA")] if wanted.schema else []
+    schema = _json(wanted.schema)
+    return [] if isinstance(schema, dict) else [Violation("response_format.schema", "is no JSON Schema: it must be a JSON object, UTF-8")]
+
+
+def _malformed(parts: Sequence[chat_pb2.Part]) -> list[Violation]:
+    """What no model could be sent: it would stay in the session and spoil every later run."""
+    return [violation for i, part in enumerate(parts) for violation in _part(part, f"input[{i}]")]
+
+
+def _part(part: chat_pb2.Part, path: str) -> list[Violation]:
+    kind = part.WhichOneof("content")
+    if kind == "json":
+        return [Violation(f"{path}.json", "is no JSON document, UTF-8")] if _json(part.json) is NO_JSON else []
+    if kind not in ("image", "document"):
+        return []
+    blob = part.image if kind == "image" else part.document
+    if not blob.url and not blob.data:
+        return [Violation(f"{path}.{kind}", "has neither url nor data; set one")]
+    missing = bool(blob.data) and not blob.media_type
+    return [Violation(f"{path}.{kind}.media_type", "is empty; data needs one, such as image/png")] if missing else []
+
+
+def _json(data: bytes) -> object:
+    """The value that the bytes say, NO_JSON when they say none."""
+    try:
+        value: object = json.loads(data.decode(), parse_constant=_refuse_constant)
+    except (ValueError, RecursionError):
+        return NO_JSON
+    return value
+
+
+def _refuse_constant(name: str) -> object:
+    raise ValueError(f"{name} is no JSON")
+
+
+def _tool_violations(choice: chat_pb2.ToolChoice, agent: Agent) -> list[Violation]:
+    modes = chat_pb2.ToolChoice.Mode
+    if choice.mode == modes.MODE_REQUIRED and not agent.tools:
+        return [Violation("tool_choice.mode", f"requires a tool, but agent {agent.name!r} has none")]
+    if choice.mode != modes.MODE_NAMED or agent.may_call(choice.name):
+        return []
+    has = ", ".join(agent.tools) or "none"
+    return [Violation("tool_choice.name", f"{choice.name[:MOST_NAME]!r} is no tool of agent {agent.name!r}, which has: {has}")]
 
 
 def _choice(choice: chat_pb2.ToolChoice) -> list[Violation]:
@@ -130,6 +197,10 @@ def _sampling(sampling: chat_pb2.Sampling) -> list[Violation]:
         for name, (low, high) in bounds.items()
         if sampling.HasField(name) and not low <= getattr(sampling, name) <= high  # type: ignore[arg-type]  # names of optional fields
     ]
+    if sampling.reasoning_effort not in chat_pb2.ReasoningEffort.values():
+        found.append(Violation("sampling.reasoning_effort", f"is {sampling.reasoning_effort}, which is none of ReasoningEffort"))
+    if not all(sampling.stop):
+        found.append(Violation("sampling.stop", "has an empty text; leave it out"))
     return found + ([Violation("sampling.stop", f"has {len(sampling.stop)} texts; at most 16")] if len(sampling.stop) > 16 else [])
 
 

@@ -126,6 +126,10 @@ class Agent:
         """The models to try, in order."""
         return (self.model, *self.fallback_models)
 
+    def may_call(self, tool: str) -> bool:
+        """Whether it names the tool, or a prefix of it with a star."""
+        return any(tool == pattern or (pattern.endswith("*") and tool.startswith(pattern[:-1])) for pattern in self.tools)
+
 
 @dataclass(frozen=True, slots=True)
 class ToolCall:

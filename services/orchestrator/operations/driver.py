@@ -142,7 +142,8 @@ class Driver:
         except GONE as fault:
             _logger.info("run handed to another driver", run_id=assignment.run_id, reason=fault.reason)
         finally:
-            if self._runs[assignment.run_id].signal is signal:
+            driven = self._runs.get(assignment.run_id)
+            if driven is not None and driven.signal is signal:
                 del self._runs[assignment.run_id]
             self._changed.set()
 
