@@ -149,7 +149,7 @@ def event_to_proto(recorded: Recorded) -> event_pb2.Event:
     """An event on the wire, without its envelope's run, session and tenant, which the store knows."""
     name, convert = _OUT[type(recorded.event)]
     event = event_pb2.Event(sequence=recorded.sequence)
-    event.time.FromNanoseconds(int(recorded.time * 1_000_000) * 1000)
+    event.time.seconds, event.time.nanos = divmod(int(recorded.time * 1_000_000) * 1000, NANOSECONDS)
     body = convert(recorded.event)
     getattr(event, name).CopyFrom(body)
     if isinstance(recorded.event, e.RunCreated):
@@ -164,7 +164,7 @@ def event_from_proto(event: event_pb2.Event) -> Recorded:
     domain = convert(getattr(event, kind)) if convert and kind else e.Unrecognised(event)
     if isinstance(domain, e.RunCreated) and event.traceparent:
         domain = replace(domain, traceparent=event.traceparent)
-    return Recorded(event.sequence, event.time.ToNanoseconds() / NANOSECONDS, domain)
+    return Recorded(event.sequence, event.time.seconds + event.time.nanos / NANOSECONDS, domain)
 
 
 def _created_out(event: e.RunCreated) -> event_pb2.RunCreated:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import uvloop
-from tests.bench.worker import ROOT, end_worker, environment, read_questions
+from tests.bench.worker import ROOT, end_worker, environment, read_questions, standard_error
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,12 +40,13 @@ async def open_server_process(server: str, **options: Any) -> AsyncIterator[Serv
         env=environment(),
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
+        stderr=standard_error(),
     )
     try:
         assert process.stdout is not None
         address = (await process.stdout.readline()).decode().strip()
         if not address:
-            raise RuntimeError(f"{server} ended with {await process.wait()}")
+            raise RuntimeError(f"{server} ended with {await process.wait()}; BENCH_VERBOSE=1 shows what it said")
         yield Server(address, process.pid)
     finally:
         await end_worker(process)

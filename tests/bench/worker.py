@@ -81,6 +81,7 @@ async def open_worker(contender: str, **options: Any) -> AsyncIterator[Worker]:
         env=environment(),
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
+        stderr=standard_error(),
     )
     try:
         worker = Worker(process)
@@ -100,6 +101,11 @@ async def end_worker(process: asyncio.subprocess.Process) -> None:
     except TimeoutError:
         process.kill()
         await process.wait()
+
+
+def standard_error() -> int | None:
+    """Where contenders' logs go: nowhere, unless BENCH_VERBOSE is set."""
+    return None if os.environ.get("BENCH_VERBOSE") else asyncio.subprocess.DEVNULL
 
 
 def environment() -> dict[str, str]:

@@ -35,6 +35,16 @@ def select(entries: Sequence[Entry], limits: HistoryLimits) -> tuple[Entry, ...]
     return tuple(kept)
 
 
+def awaits_results(entries: Sequence[Entry]) -> bool:
+    """Whether the newest entries are calls of which some have no result yet."""
+    answered: set[str] = set()
+    for entry in reversed(entries):
+        if entry.role is not Role.TOOL:
+            return any(call not in answered for call in entry.calls)
+        answered.add(entry.answers)
+    return False
+
+
 def _groups(entries: Sequence[Entry]) -> list[list[Entry]]:
     """Entries in groups that belong together: a message, or an assistant's calls with their results. Orphaned results are left out."""
     groups: list[list[Entry]] = []

@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from orchestrator.domain import events as e
 from orchestrator.domain.loops import MEMORY, Step
@@ -34,9 +34,8 @@ class CallState:
     content_digest: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Run:
-    """A folded log. Times are seconds since the epoch.
+class Run(NamedTuple):
+    """A folded log. Times are seconds since the epoch. A named tuple, since one is made per event and that is the quickest to make.
 
     `attempt` counts the model calls of the turn, `refusals` those among them that failed by themselves: not because somebody
     interrupted them or their driver died.
@@ -148,8 +147,8 @@ def evolve(run: Run, recorded: Recorded) -> Run:
         raise IllegalEvent(f"{type(event).__name__} cannot happen to a run that is {run.phase.value}")
     apply = _APPLY.get(type(event))
     if apply is None:
-        return replace(run, sequence=recorded.sequence)
-    return replace(run, sequence=recorded.sequence, **apply(run, recorded))
+        return run._replace(sequence=recorded.sequence)
+    return run._replace(sequence=recorded.sequence, **apply(run, recorded))
 
 
 Change = dict[str, Any]

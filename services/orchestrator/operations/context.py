@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from orchestrator.domain.events import SourceShare
-from orchestrator.domain.history import estimate, select
+from orchestrator.domain.history import awaits_results, estimate, select
 from orchestrator.domain.values import Agent, Entry, Role, SessionId
 from orchestrator.operations.ports import Histories, Tail
 
@@ -42,9 +42,9 @@ class Window:
         self._dropped = tail.before
 
     def joined(self, entries: tuple[Entry, ...]) -> None:
-        """Adds messages that joined the session."""
+        """Adds messages that joined the session. Nothing is let go while results are awaited: a call without them would go too."""
         self._entries.extend(entries)
-        if len(self._entries) > 2 * self._agent.history.max_messages:
+        if len(self._entries) > 2 * self._agent.history.max_messages and not awaits_results(self._entries):
             kept = list(select(self._entries, self._agent.history))
             self._dropped += len(self._entries) - len(kept)
             self._entries = kept

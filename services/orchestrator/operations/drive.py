@@ -53,7 +53,8 @@ class Drive:
             await self._perform(decide(self.run, self._clock.now()))
 
     async def fail(self, fault: Fault) -> None:
-        """Ends a run that cannot go on, whatever state it is in."""
+        """Ends a run that cannot go on, whatever state it is in. An end that was planned and could not be written is none."""
+        self._log.drop_plans()
         while not self.run.ended:
             await self._end(failed(self.run, fault))
 

@@ -86,9 +86,13 @@ class Log:
 
     async def _rebase(self) -> bool:
         """Puts the outcomes after the commands that came first; tells whether plans were dropped."""
-        staged, self._staged = self._staged, []
         _, missed = await self._journal.read(self.lease.run_id, self._durable.sequence)
-        self._durable = self.run = fold(self._durable, missed)
+        self._durable = fold(self._durable, missed)
+        return self.drop_plans()
+
+    def drop_plans(self) -> bool:
+        """Forgets what is staged and has not happened; tells whether there was any."""
+        staged, self._staged, self.run = self._staged, [], self._durable
         for kept in (s for s in staged if not s.plan):
             self.run = evolve(self.run, Recorded(self.run.sequence + 1, kept.time, kept.event))
             self._staged.append(kept)

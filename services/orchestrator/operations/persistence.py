@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from dataclasses import replace
 
 import structlog
 
@@ -110,4 +109,4 @@ def _stump(run_id: RunId, session_id: SessionId, log: Sequence[Recorded]) -> Run
     """A run of which nothing is known but its length and what it consumed: it can be ended, and needs nothing else."""
     run = Run(run_id, session_id, Phase.READY, log[-1].sequence if log else 0)
     spent = [recorded.event for recorded in log if isinstance(recorded.event, UsageRecorded)]
-    return replace(run, usage=spent[-1].total if spent else Usage(), turn=spent[-1].turn if spent else 0)
+    return run._replace(usage=spent[-1].total if spent else Usage(), turn=spent[-1].turn if spent else 0)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import TypeVar
+from collections.abc import Iterable, Mapping
+from typing import Never, TypeVar
 
 from behest.chat.v1 import chat_pb2
 from behest.provider.v1 import provider_pb2, provider_service_pb2
@@ -49,32 +49,41 @@ from provider_gateway.domain.models import Capabilities, Model, Price, ProviderS
 
 E = TypeVar("E", Role, ToolChoiceMode, FormatKind, ReasoningEffort)
 
+# A request carries its whole history, so what is done per message and part is done often: members are found in tables, and where
+# something lies is only written down for an error.
+_ROLES: Mapping[int, Role] = {role.value: role for role in Role}
+_NO_CHOICE, _NO_FORMAT, _NO_SAMPLING = ToolChoice(), ResponseFormat(), Sampling()
+
 
 def request_from(message: provider_service_pb2.ChatRequest) -> ChatRequest:
     """The request; raises RequestInvalid for values that the contract does not have."""
     return ChatRequest(
-        messages=tuple(message_from(m, f"messages[{place}]") for place, m in enumerate(message.messages)),
+        messages=tuple([message_from(m, place) for place, m in enumerate(message.messages)]),
         model=message.model,
         request_id=message.request_id,
-        tools=tuple(ToolDefinition(t.name, t.description, t.parameters, t.strict) for t in message.tools),
-        tool_choice=ToolChoice(_enum(ToolChoiceMode, message.tool_choice.mode, "tool_choice.mode"), message.tool_choice.name),
-        response_format=_format_from(message.response_format),
-        sampling=_sampling_from(message.sampling),
+        tools=tuple([ToolDefinition(t.name, t.description, t.parameters, t.strict) for t in message.tools]),
+        tool_choice=_choice_from(message.tool_choice) if message.HasField("tool_choice") else _NO_CHOICE,
+        response_format=_format_from(message.response_format) if message.HasField("response_format") else _NO_FORMAT,
+        sampling=_sampling_from(message.sampling) if message.HasField("sampling") else _NO_SAMPLING,
         metadata=dict(message.metadata),
         parallel_tool_calls=message.parallel_tool_calls if message.HasField("parallel_tool_calls") else None,
     )
 
 
-def message_from(message: chat_pb2.Message, path: str = "message") -> Message:
-    """One message of a conversation."""
+def message_from(message: chat_pb2.Message, place: int | None = None) -> Message:
+    """One message of a conversation; `place` is its index among the request's messages."""
+    role = _ROLES.get(message.role)
+    if role is None:
+        raise _unknown(Role, message.role, f"{_path(place)}.role")
+    parts, calls, states = message.parts, message.tool_calls, message.provider_state
     return Message(
-        role=_enum(Role, message.role, f"{path}.role"),
-        parts=tuple(_part_from(part, f"{path}.parts[{place}]") for place, part in enumerate(message.parts)),
-        tool_calls=tuple(ToolCall(c.id, c.name, c.arguments, _states_from(c.provider_state)) for c in message.tool_calls),
-        tool_call_id=message.tool_call_id,
-        tool_name=message.tool_name,
-        is_error=message.is_error,
-        provider_state=_states_from(message.provider_state),
+        role,
+        tuple([_part_from(part) or _empty_part(place, number) for number, part in enumerate(parts)]),
+        tuple([ToolCall(c.id, c.name, c.arguments, _states_from(c.provider_state)) for c in calls]) if calls else (),
+        message.tool_call_id,
+        message.tool_name,
+        message.is_error,
+        _states_from(states) if states else (),
     )
 
 
@@ -171,11 +180,25 @@ def _enum(kind: type[E], number: int, path: str) -> E:
     try:
         return kind(number)
     except ValueError:
-        text = f"{path} is {number}, which the contract does not have; set one of {', '.join(member.name for member in kind)}"
-        raise RequestInvalid(text, violations=(Violation(path, f"{number} is not known"),)) from None
+        raise _unknown(kind, number, path) from None
 
 
-def _part_from(part: chat_pb2.Part, path: str) -> Part:
+def _unknown(kind: type[E], number: int, path: str) -> RequestInvalid:
+    text = f"{path} is {number}, which the contract does not have; set one of {', '.join(member.name for member in kind)}"
+    return RequestInvalid(text, violations=(Violation(path, f"{number} is not known"),))
+
+
+def _path(place: int | None) -> str:
+    return "message" if place is None else f"messages[{place}]"
+
+
+def _empty_part(place: int | None, number: int) -> Never:
+    path = f"{_path(place)}.parts[{number}]"
+    raise RequestInvalid(f"{path} has no content; set one of its fields", violations=(Violation(path, "no content"),))
+
+
+def _part_from(part: chat_pb2.Part) -> Part | None:
+    """The part; None for one without content."""
     match part.WhichOneof("content"):
         case "text":
             return TextPart(part.text)
@@ -192,7 +215,7 @@ def _part_from(part: chat_pb2.Part, path: str) -> Part:
             return RefusalPart(part.refusal)
         case "opaque":
             return OpaquePart(_state_from(part.opaque))
-    raise RequestInvalid(f"{path} has no content; set one of its fields", violations=(Violation(path, "no content"),))
+    return None
 
 
 def _part_to(part: Part) -> chat_pb2.Part:
@@ -228,7 +251,7 @@ def _state_from(state: chat_pb2.OpaqueState) -> OpaqueState:
 
 
 def _states_from(states: Iterable[chat_pb2.OpaqueState]) -> tuple[OpaqueState, ...]:
-    return tuple(_state_from(state) for state in states)
+    return tuple([_state_from(state) for state in states])
 
 
 def _state_to(state: OpaqueState) -> chat_pb2.OpaqueState:
@@ -238,6 +261,10 @@ def _state_to(state: OpaqueState) -> chat_pb2.OpaqueState:
 def _call_to(call: ToolCall) -> chat_pb2.ToolCall:
     states = [_state_to(state) for state in call.provider_state]
     return chat_pb2.ToolCall(id=call.id, name=call.name, arguments=call.arguments, provider_state=states)
+
+
+def _choice_from(choice: chat_pb2.ToolChoice) -> ToolChoice:
+    return ToolChoice(_enum(ToolChoiceMode, choice.mode, "tool_choice.mode"), choice.name)
 
 
 def _format_from(answer: chat_pb2.ResponseFormat) -> ResponseFormat:

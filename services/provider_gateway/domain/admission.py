@@ -19,6 +19,7 @@ from provider_gateway.domain.chat import (
     ReasoningEffort,
     Role,
     Sampling,
+    TextPart,
     ToolChoiceMode,
 )
 from provider_gateway.domain.models import Capabilities
@@ -56,7 +57,7 @@ def needs(request: ChatRequest) -> frozenset[str]:
         found.add("json_schema")
     if request.sampling.reasoning_effort.value > ReasoningEffort.NONE.value:
         found.add("reasoning")
-    if any(isinstance(part, ImagePart) for message in request.messages for part in message.parts):
+    if any(type(part) is ImagePart for message in request.messages for part in message.parts):
         found.add("vision")
     return frozenset(found)
 
@@ -69,10 +70,26 @@ def _violations(request: ChatRequest) -> Iterator[Violation]:
     if len(request.metadata) > MAX_METADATA:
         yield Violation("metadata", f"{len(request.metadata)} pairs; at most {MAX_METADATA}")
     for place, message in enumerate(request.messages):
-        yield from _message(f"messages[{place}]", message)
+        # nearly every message is a plain one of a long history: no generator and no path for those
+        if not _is_plain(message):
+            yield from _message(f"messages[{place}]", message)
     yield from _tools(request)
     yield from _format(request)
     yield from _sampling(request.sampling)
+
+
+def _is_plain(message: Message) -> bool:
+    """Whether nothing can be wrong with the message: text, and tool calls and answers where they belong."""
+    role = message.role
+    if (role is Role.TOOL) is not bool(message.tool_call_id) or (message.tool_calls and role is not Role.ASSISTANT):
+        return False
+    for part in message.parts:
+        if not isinstance(part, TextPart):
+            return False
+    for call in message.tool_calls:  # noqa: SIM110 — see above
+        if not call.id or not call.name:
+            return False
+    return True
 
 
 def _message(path: str, message: Message) -> Iterator[Violation]:

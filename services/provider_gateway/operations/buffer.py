@@ -69,13 +69,14 @@ def merged(events: list[ChatEvent]) -> list[ChatEvent]:
     return [_joined(list(run)) for _, run in groupby(events, _kind)]
 
 
+_ALIKE = (TextDelta, ReasoningDelta, UsageReport)
+
+
 def _kind(event: ChatEvent) -> object:
-    match event:
-        case TextDelta() | ReasoningDelta() | UsageReport():
-            return type(event)
-        case ToolCallDelta(index):
-            return index
-    return id(event)
+    kind = type(event)
+    if kind in _ALIKE:
+        return kind
+    return event.index if isinstance(event, ToolCallDelta) else id(event)
 
 
 def _joined(run: list[ChatEvent]) -> ChatEvent:

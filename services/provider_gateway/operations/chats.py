@@ -53,8 +53,9 @@ class Chats:
             async for batch in buffer:
                 yield batch
         finally:
-            producer.cancel()
-            await asyncio.wait([producer])
+            if not producer.done():  # nearly always it is: it ended the buffer
+                producer.cancel()
+                await asyncio.wait([producer])
 
     def _begin(self, request: ChatRequest, deadline: float | None) -> tuple[Target, Attempts]:
         admit(request)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Sequence
 
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -21,6 +22,7 @@ MAX_CALLS = 128
 MAX_PAGE = 1000
 MAX_LISTED_NAMES = 1000
 
+_ID_WANTED = f"must have 1 to {MAX_ID_CHARS} characters"
 _TRAITS = ("read_only", "idempotent", "destructive", "open_world", "concurrency_safe", "long_running")
 
 
@@ -67,6 +69,24 @@ def traits_out(traits: Traits) -> tool_pb2.ToolTraits:
     return tool_pb2.ToolTraits(**{name: getattr(traits, name) for name in _TRAITS})
 
 
+class ToolsOut:
+    """Tools as messages, made once per version while they are asked for: every turn of every run lists them. Not to be changed."""
+
+    SIZE = 1024
+
+    def __init__(self) -> None:
+        self._kept: OrderedDict[str, tool_pb2.Tool] = OrderedDict()
+
+    def of(self, tool: Tool) -> tool_pb2.Tool:
+        """The message; a version is the digest of everything that it says."""
+        made = self._kept.get(tool.version)
+        if made is None:
+            made = self._kept[tool.version] = tool_out(tool)
+            if len(self._kept) > self.SIZE:
+                self._kept.popitem(last=False)
+        return made
+
+
 def tool_out(tool: Tool) -> tool_pb2.Tool:
     """A tool."""
     return tool_pb2.Tool(
@@ -96,7 +116,8 @@ def orders_in(request: tool_service_pb2.ExecuteBatchRequest, tenant: str, deadli
     _require_run_id(request.run_id)
     _require(len(request.calls) <= MAX_CALLS, "calls", f"holds {len(request.calls)} calls; at most {MAX_CALLS} are allowed")
     calls = [call_in(call, f"calls[{index}]", "") for index, call in enumerate(request.calls)]
-    _require_unique(calls)
+    if len(calls) > 1:
+        _require_unique(calls)
     scope = Scope(request.agent, request.run_id)
     allowed = frozenset(request.allowed_tools)
     return [
@@ -118,8 +139,8 @@ def orders_in(request: tool_service_pb2.ExecuteBatchRequest, tenant: str, deadli
 def call_in(call: chat_pb2.ToolCall, path: str, own_id: str) -> ToolCall:
     """A call; an empty id becomes own_id."""
     call_id = call.id or own_id
-    _require(0 < len(call_id) <= MAX_ID_CHARS, f"{path}.id", f"must have 1 to {MAX_ID_CHARS} characters")
-    _require(0 < len(call.name) <= MAX_ID_CHARS, f"{path}.name", f"must have 1 to {MAX_ID_CHARS} characters")
+    _require(0 < len(call_id) <= MAX_ID_CHARS, f"{path}.id", _ID_WANTED)
+    _require(0 < len(call.name) <= MAX_ID_CHARS, f"{path}.name", _ID_WANTED)
     return ToolCall(call_id, call.name, call.arguments)
 
 
@@ -191,7 +212,7 @@ def _timestamp(seconds: float) -> Timestamp:
 
 def _require_run_id(run_id: str) -> None:
     fits = 0 < len(run_id) <= MAX_ID_CHARS and "/" not in run_id
-    _require(fits, "run_id", f"must have 1 to {MAX_ID_CHARS} characters and no '/'")
+    _require(fits, "run_id", f"{_ID_WANTED} and no '/'")
 
 
 def _require_unique(calls: Sequence[ToolCall]) -> None:

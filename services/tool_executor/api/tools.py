@@ -24,11 +24,12 @@ class ToolServicer(tool_service_pb2_grpc.ToolServiceServicer):
         self._executor = executor
         self._batches = batches
         self._ids = ids
+        self._tools_out = convert.ToolsOut()
 
     async def ListTools(self, request: pb.ListToolsRequest, context: object) -> pb.ListToolsResponse:
         """One page of tools."""
         tools, token = self._tools.list(current_call().tenant, convert.query_in(request))
-        return pb.ListToolsResponse(tools=[convert.tool_out(tool) for tool in tools], next_page_token=token)
+        return pb.ListToolsResponse(tools=map(self._tools_out.of, tools), next_page_token=token)
 
     async def GetTool(self, request: pb.GetToolRequest, context: object) -> pb.GetToolResponse:
         """One tool."""

@@ -207,10 +207,11 @@ class Executor:
             self._claims -= claimed
 
     def _asked(self, order: Order, version: str, repeatable: bool) -> Execution:
+        kept = recorded(order.call.arguments)
         return Execution(
             tenant=order.tenant,
             key=order.key,
-            call=replace(order.call, arguments=recorded(order.call.arguments)),
+            call=order.call if kept is order.call.arguments else replace(order.call, arguments=kept),
             instance=self.instance,
             started_at=self._clock.now(),
             run_id=order.run_id,

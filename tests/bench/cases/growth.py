@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from tests.bench.figures import Budget, Figure
 from tests.bench.loop import TURNS
 from tests.bench.rounds import Bench, median
@@ -10,26 +12,33 @@ from tests.bench.worker import Sample, Worker, open_worker
 CASE = "one session: a turn late beside a turn early"
 BUDGET = Budget(floor=1.2, aim=1.02)
 LANES = 8  # sessions side by side, since one run alone is too short to measure
-EARLY, FULL = slice(0, 3), slice(5, 8)  # the default history of 50 messages is full after 25 turns
+FULL_AFTER = 3  # runs: the default history of 50 messages is full after 25 turns
 
 
 async def run(bench: Bench) -> list[Figure]:
-    """Runs of ten turns, one after the other, in the same sessions."""
-    runs = bench.size(100, 40)
+    """Runs of ten turns in sessions that are old, that have a full history, and that are new; measured by turns."""
+    age = bench.size(97, 37)
     async with open_worker("tests.bench.contenders.suite:open_embedded", folder=str(bench.folder), name="growth") as worker:
-        await worker.measure(concurrency=LANES, runs=2 * LANES)
-        samples = [await _one_more_run(worker, number, runs) for number in range(runs)]
-    late = median(samples[-3:])
-    return [*_figures(samples[EARLY], late, "turn 10", runs), *_figures(samples[FULL], late, "a full history", runs)]
+        for _ in range(age):
+            await worker.measure(concurrency=LANES, runs=LANES, session="old")
+        rounds = [await _round(worker, number) for number in range(bench.rounds(6))]
+    found = {name: median([each[name] for each in rounds]) for name in rounds[0]}
+    last = f"turn {(age + FULL_AFTER) * TURNS}"
+    return [*_figures(found, last, "turn 10"), *_figures(found, last, "a full history")]
 
 
-async def _one_more_run(worker: Worker, number: int, runs: int) -> Sample:
-    sized = number < FULL.stop or number >= runs - 3
-    return await worker.measure(concurrency=LANES, runs=LANES, session="growth", size=sized)
+async def _round(worker: Worker, number: int) -> Mapping[str, Sample]:
+    """One measurement of each kind; the new sessions are then filled up to be those with a full history."""
+    load = {"concurrency": LANES, "runs": LANES, "size": True}
+    new, old = f"new-{number}", await worker.measure(session="old", **load)
+    early = await worker.measure(session=new, **load)
+    for _ in range(FULL_AFTER - 1):
+        await worker.measure(session=new, **load)
+    return {"late": old, "turn 10": early, "a full history": await worker.measure(session=new, **load)}
 
 
-def _figures(early_samples: list[Sample], late: Sample, since: str, runs: int) -> list[Figure]:
-    early, last = median(early_samples), f"turn {runs * TURNS}"
+def _figures(found: Mapping[str, Sample], last: str, since: str) -> list[Figure]:
+    late, early = found["late"], found[since]
     return [
         Figure(CASE, f"CPU, {last} beside {since}", late["cpu"], early["cpu"], since, "ms", BUDGET),
         Figure(CASE, f"bytes kept, {last} beside {since}", late["stored"], early["stored"], since, "kB", BUDGET),

@@ -10,7 +10,7 @@ from tests.bench.contenders.suite import HOST, free_port_base, write_settings
 from tests.bench.figures import Budget, Figure
 from tests.bench.meters import resident_bytes
 from tests.bench.rounds import Bench
-from tests.bench.worker import ROOT, environment
+from tests.bench.worker import ROOT, environment, standard_error
 
 from suite.processes import serves
 
@@ -29,7 +29,9 @@ async def _idle_bytes(bench: Bench) -> float:
     data, base = bench.folder / "idle", free_port_base()
     data.mkdir()
     command = ["-m", "suite", "up", "--data", str(data), "--port-base", str(base), "--config", str(write_settings(data, "mux", "warning"))]
-    process = await asyncio.create_subprocess_exec(sys.executable, *command, cwd=ROOT, env=environment(), stdout=asyncio.subprocess.DEVNULL)
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, *command, cwd=ROOT, env=environment(), stdout=asyncio.subprocess.DEVNULL, stderr=standard_error()
+    )
     try:
         ended, up = asyncio.create_task(process.wait()), asyncio.create_task(serves(f"{HOST}:{base}"))
         await asyncio.wait([ended, up], timeout=60, return_when=asyncio.FIRST_COMPLETED)

@@ -29,7 +29,7 @@ def turn_for(script: Script, request: ChatRequest, model: str) -> Turn:
 
 def answers_in(messages: Sequence[Message]) -> int:
     """How many assistant messages there are."""
-    return sum(message.role is Role.ASSISTANT for message in messages)
+    return [message.role for message in messages].count(Role.ASSISTANT)
 
 
 def echo(messages: Sequence[Message]) -> Turn:
@@ -39,9 +39,12 @@ def echo(messages: Sequence[Message]) -> Turn:
 
 def readable(message: Message) -> str:
     """What a message says, as text."""
-    pieces = [
-        part.text if isinstance(part, TextPart) else part.data.decode() for part in message.parts if isinstance(part, TextPart | JsonPart)
-    ]
+    pieces = []
+    for part in message.parts:
+        if isinstance(part, TextPart):
+            pieces.append(part.text)
+        elif isinstance(part, JsonPart):
+            pieces.append(part.data.decode())
     return "".join(pieces)
 
 
