@@ -145,7 +145,21 @@ def _text(model: type[BaseModel], place: Path_, detail: dict[str, Any]) -> str:
     if detail["type"] == "missing":
         description = names.get(str(place[-1]), "")
         return f"missing; set it{': ' + description if description else ''}"
-    return f"{_shown(place, detail['input'])} is wrong: {_lower_first(detail['msg'].removeprefix('Value error, '))}"
+    return f"{_shown(place, detail['input'])} is wrong: {_demand(detail)}"
+
+
+def _demand(detail: dict[str, Any]) -> str:
+    """What has to stand there, in the words of a settings file instead of those of Python."""
+    match detail["type"]:
+        case "union_tag_not_found":
+            return f"it needs the key {detail['ctx']['discriminator']}"
+        case "union_tag_invalid":
+            return f"{detail['ctx']['discriminator'].strip(chr(39))} must be one of {detail['ctx']['expected_tags']}"
+        case "model_type" | "model_attributes_type" | "dict_type":
+            return "it must be a mapping of keys to values"
+        case "list_type" | "tuple_type" | "set_type" | "frozen_set_type":
+            return "it must be a list, such as [a, b]"
+    return _lower_first(detail["msg"].removeprefix("Value error, "))
 
 
 def _shown(place: Path_, value: Any) -> str:

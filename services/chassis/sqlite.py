@@ -15,6 +15,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import structlog
@@ -78,6 +79,8 @@ class Database:
     def __init__(self, path: str, connection: sqlite3.Connection, busy_seconds: float) -> None:
         self.path = path
         self._connection = connection
+        self._place = Path(path).absolute()
+        self._file = None if path == MEMORY else _file_at(self._place)
         self._busy_seconds = busy_seconds
         self._loop = asyncio.get_running_loop()
         self._queue: queue.SimpleQueue[_Pending | None] = queue.SimpleQueue()
@@ -122,6 +125,7 @@ class Database:
 
     def _read(self, work: Work[T]) -> T:
         try:
+            self._refuse_another_file()
             connection = self._reader()
             connection.execute("BEGIN")
             try:
@@ -138,6 +142,14 @@ class Database:
             connection.execute("PRAGMA query_only = ON")
             self._opened.append(connection)
         return connection
+
+    def _refuse_another_file(self) -> None:
+        """Raises StorageUnavailable when the file was deleted or replaced: what is written to it now would be gone at the end."""
+        if self._file is not None and _file_at(self._place) != self._file:
+            text = (
+                f"the database {self.path} was deleted or replaced while in use; put it back, or restart this service to use what is there"
+            )
+            raise StorageUnavailable(text, metadata={"path": self.path})
 
     def _run(self) -> None:
         while (first := self._queue.get()) is not None:
@@ -162,6 +174,12 @@ class Database:
 
     def _commit(self, group: list[_Pending]) -> None:
         live = [pending for pending in group if not pending.future.cancelled()]
+        try:
+            self._refuse_another_file()
+        except StorageUnavailable as fault:
+            for pending in live:
+                pending.error = fault
+            return
         if len(live) > 1 and self._together(live):
             return
         for pending in live:
@@ -237,6 +255,15 @@ def _announce(announce: Callable[[Any], None], result: Any) -> None:
         structlog.get_logger().exception("announcing a committed write failed; the write stands")
 
 
+def _file_at(path: Path) -> tuple[int, int] | None:
+    """Which file is there, None when there is none."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
 def _connect(path: str, busy_seconds: float) -> sqlite3.Connection:
     connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=busy_seconds, cached_statements=256)
     connection.execute("PRAGMA temp_store = MEMORY")
@@ -276,10 +303,20 @@ def _migrate(path: str, connection: sqlite3.Connection, schema: _Schema) -> None
         )
     for script in schema.migrations[version:]:
         for statement in _statements(script):
-            connection.execute(statement)
+            _create(path, connection, statement)
     if version < newest:
         connection.execute("INSERT OR REPLACE INTO schema_versions VALUES (?, ?)", (owner, newest))
     connection.execute("COMMIT")
+
+
+def _create(path: str, connection: sqlite3.Connection, statement: str) -> None:
+    try:
+        connection.execute(statement)
+    except sqlite3.OperationalError as error:
+        if "already exists" not in str(error):
+            raise
+        text = f"the database {path} holds tables of another program ({error}); choose another path"
+        raise StorageUnavailable(text, metadata={"path": path}) from None
 
 
 def _statements(script: str) -> list[str]:
@@ -306,12 +343,16 @@ _REMEDIES = {
     sqlite3.SQLITE_NOTADB: "the file is not a SQLite database; choose another path",
 }
 
+# Those that may pass without anybody doing anything.
+_PASSING = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR)
+
 
 def storage_fault(path: str, error: sqlite3.Error) -> Exception:
     """The fault that tells an operator what to do about a SQLite error; defects of this program are returned as they are."""
     code = getattr(error, "sqlite_errorcode", None)
     remedy = _REMEDIES.get(code & 0xFF) if code is not None else None
-    if remedy is None:
+    if code is None or remedy is None:
         return error
     metadata = {"path": path, "sqlite": str(getattr(error, "sqlite_errorname", code))}
-    return StorageUnavailable(f"the database {path} cannot be used: {remedy}", metadata=metadata, retry_after=1.0)
+    retry_after = 1.0 if code & 0xFF in _PASSING else None
+    return StorageUnavailable(f"the database {path} cannot be used: {remedy}", metadata=metadata, retry_after=retry_after)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import logging
 import sys
 from collections.abc import Iterator
@@ -33,6 +34,21 @@ class TelemetrySettings(BaseModel):
     sample_ratio: float = Field(1.0, ge=0, le=1, description="The share of new traces that is recorded; others' decisions are followed.")
 
 
+class _Stderr(io.StringIO):
+    """Standard error that never fails: who reads it may be gone, and its disk full, which must not fail what is logged about."""
+
+    def write(self, text: str) -> int:
+        """Writes if it can."""
+        with contextlib.suppress(OSError, ValueError):
+            sys.stderr.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        """Flushes if it can."""
+        with contextlib.suppress(OSError, ValueError):
+            sys.stderr.flush()
+
+
 class _State:
     calls_logged = False
     tracer: Any = None
@@ -56,11 +72,11 @@ def set_up_logging(settings: LogSettings) -> None:
     structlog.configure(
         processors=[*_FIRST, *last],
         wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        logger_factory=structlog.PrintLoggerFactory(_Stderr()),
         cache_logger_on_first_use=False,
     )
     _State.calls_logged = settings.calls
-    handler = logging.StreamHandler(sys.stderr)
+    handler = logging.StreamHandler(_Stderr())
     handler.setFormatter(structlog.stdlib.ProcessorFormatter(processors=[_without_record, *last], foreign_pre_chain=_FIRST))
     logging.basicConfig(handlers=[handler], level=max(level, logging.WARNING), force=True)
 

@@ -53,6 +53,10 @@ class Written:
             node = node.get(key) if isinstance(node, dict) else None
         return self.env.get(variable(*path), node)
 
+    def takes_keys(self, section: str) -> bool:
+        """Whether keys can be set below a section: not when the user wrote a plain value there, which loading the settings explains."""
+        return self.value(section) is None or isinstance(self.value(section), dict)
+
     def key_model(self) -> str | None:
         """The default model of the first provider whose key is present."""
         return next((model for key, model in MODEL_OF_KEY.items() if self.env.get(key)), None)
@@ -92,7 +96,7 @@ def overlay(options: SuiteOptions, written: Written, local: LocalModel | None) -
     filled: dict[str, str] = {}
 
     def fill(value: Any, *path: str) -> None:
-        if not written.says(*path):
+        if not written.says(*path) and written.takes_keys(path[0]):
             filled[variable(*path)] = value if isinstance(value, str) else json.dumps(value)
 
     for service in Service:

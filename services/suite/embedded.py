@@ -147,9 +147,9 @@ def make_data_folder(data: Path) -> None:
     try:
         data.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
-        raise StorageUnavailable(
-            f"the folder {data} cannot be created: {error.strerror}; name another with --data", metadata={"path": str(data)}
-        ) from None
+        why = "it is a file" if isinstance(error, FileExistsError) else error.strerror
+        text = f"the folder {data} cannot be created: {why}; name another with --data"
+        raise StorageUnavailable(text, metadata={"path": str(data)}) from None
 
 
 @dataclass

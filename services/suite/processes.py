@@ -104,10 +104,11 @@ class Child:
         await asyncio.gather(*self._output)
 
     async def _spawn(self) -> None:
-        pipe, nothing = asyncio.subprocess.PIPE, asyncio.subprocess.DEVNULL
-        # A session of its own: Ctrl-C in the terminal is for the supervisor, which then stops its children in order.
+        pipe = asyncio.subprocess.PIPE
+        # A session of its own: Ctrl-C in the terminal is for the supervisor, which then stops its children in order. Its input ends
+        # with the supervisor, even with one that was killed.
         self.process = await asyncio.create_subprocess_exec(
-            *self.command, stdin=nothing, stdout=pipe, stderr=asyncio.subprocess.STDOUT, env=dict(self.env), start_new_session=True
+            *self.command, stdin=pipe, stdout=pipe, stderr=asyncio.subprocess.STDOUT, env=dict(self.env), start_new_session=True
         )
         assert self.process.stdout is not None
         self._output = [task for task in self._output if not task.done()]
@@ -156,7 +157,7 @@ async def open_processes(options: SuiteOptions, log: Log, env: Mapping[str, str]
 
 def _child(service: Service, options: SuiteOptions, settings: SuiteSettings, env: Mapping[str, str], log: Log) -> Child:
     file = options.settings_file()
-    command = [sys.executable, "-m", service.section, *(["--config", str(file)] if file else [])]
+    command = [sys.executable, "-m", service.section, "--until-input-ends", *(["--config", str(file)] if file else [])]
     importable = os.pathsep.join(path for path in sys.path if path)
     return Child(service, settings.listen(service), command, {**env, "PYTHONPATH": importable}, log)
 

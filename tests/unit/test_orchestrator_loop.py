@@ -10,7 +10,14 @@ from hypothesis import strategies as st
 
 from behest.agent.v1 import agent_pb2
 from behest.chat.v1 import chat_pb2
-from chassis.faults import ProviderRateLimited, ProviderRequestRefused, ServiceUnavailable, StreamIncomplete
+from chassis.faults import (
+    ContextSourceFailed,
+    ProviderRateLimited,
+    ProviderRequestRefused,
+    ServiceUnavailable,
+    SessionNotFound,
+    StreamIncomplete,
+)
 from kit.loop import Bench, CountedTools, MemoryJournal, ScriptedModels, StoppedClock, unanswered
 from orchestrator.domain import events as e
 from orchestrator.domain.run import LEGAL, IllegalEvent, Phase, Recorded, Run, evolve, fold
@@ -369,6 +376,22 @@ async def test_fallback_models_are_tried_when_the_first_refuses() -> None:
     await bench.run()
     assert isinstance(terminal(bench), e.RunCompleted)
     assert [ask.model for ask in bench.models.asked] == ["fake/m", "other/m"]
+
+
+@pytest.mark.feature("C1")
+async def test_a_context_source_that_fails_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    bench = Bench(["never"])
+
+    async def gone(session_id: str, count: int) -> None:
+        raise SessionNotFound("no such session")
+
+    monkeypatch.setattr(bench.journal, "tail", gone)
+    drive = bench.drive()
+    with pytest.raises(ContextSourceFailed, match="history failed: no such session") as failed:
+        await drive.to_the_end()
+    assert failed.value.metadata == {"source": "history", "reason": "SESSION_NOT_FOUND"}
+    await drive.fail(failed.value)
+    assert terminal(bench).failure.reason == "CONTEXT_SOURCE_FAILED"
 
 
 @pytest.mark.feature("R12")

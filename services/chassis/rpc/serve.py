@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import os
 import signal
 import sys
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
@@ -127,9 +128,9 @@ def stop_on_signals() -> Iterator[asyncio.Event]:
     loop, stop = asyncio.get_running_loop(), asyncio.Event()
 
     def on_signal(number: int) -> None:
-        structlog.get_logger().info("stopping", signal=signal.Signals(number).name)
         loop.remove_signal_handler(number)
         stop.set()
+        structlog.get_logger().info("stopping", signal=signal.Signals(number).name)
 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, on_signal, number)
@@ -138,6 +139,24 @@ def stop_on_signals() -> Iterator[asyncio.Event]:
     finally:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.remove_signal_handler(number)
+
+
+@contextlib.contextmanager
+def stop_with_input(stop: asyncio.Event) -> Iterator[None]:
+    """Sets stop when standard input ends: a supervisor that holds its other end takes this process along, however it dies."""
+    loop, descriptor = asyncio.get_running_loop(), sys.stdin.fileno()
+
+    def on_input() -> None:
+        if not os.read(descriptor, 4096):
+            loop.remove_reader(descriptor)
+            stop.set()
+            structlog.get_logger().warning("stopping", why="standard input ended: the supervisor is gone")
+
+    loop.add_reader(descriptor, on_input)
+    try:
+        yield
+    finally:
+        loop.remove_reader(descriptor)
 
 
 OpenApp = Callable[[Any, World], AbstractAsyncContextManager[App]]
@@ -149,9 +168,10 @@ def main(section: str, model: type[Any], open_app: OpenApp, argv: Sequence[str] 
     Returns the exit code: 0 after an orderly end, 2 for wrong settings, 1 for any other failure. Errors are one message on stderr.
     """
     try:
-        own, telemetry_settings = _load(section, model, argv)
+        given = _arguments(section, argv)
+        own, telemetry_settings = _load(section, model, given.config)
         with telemetry.tracing(telemetry_settings, section.replace("_", "-")):
-            run(_run_one(own, open_app))
+            run(_run_one(own, open_app, supervised=given.until_input_ends))
     except SettingsInvalid as fault:
         return _failed(fault, 2)
     except Exception as error:  # noqa: BLE001 — a command tells its user what went wrong; the log has the rest
@@ -160,11 +180,16 @@ def main(section: str, model: type[Any], open_app: OpenApp, argv: Sequence[str] 
     return 0
 
 
-def _load(section: str, model: type[Any], argv: Sequence[str] | None) -> tuple[Any, telemetry.TelemetrySettings]:
+def _arguments(section: str, argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog=f"python -m {section}", description=f"Runs the {section.replace('_', ' ')}.")
     parser.add_argument("--config", metavar="FILE", type=Path, help="a YAML file; the environment (BEHEST__SECTION__KEY) wins over it")
+    parser.add_argument("--until-input-ends", action="store_true", help="stop when standard input ends: for supervisors")
+    return parser.parse_args(argv)
+
+
+def _load(section: str, model: type[Any], config: Path | None) -> tuple[Any, telemetry.TelemetrySettings]:
     shared: dict[str, type[Any]] = {"log": telemetry.LogSettings, "telemetry": telemetry.TelemetrySettings}
-    loaded: dict[str, Any] = dict(settings.load_sections({section: model, **shared}, parser.parse_args(argv).config))
+    loaded: dict[str, Any] = dict(settings.load_sections({section: model, **shared}, config))
     telemetry.set_up_logging(loaded["log"])
     return loaded[section], loaded["telemetry"]
 
@@ -174,8 +199,8 @@ def _failed(fault: Fault, code: int) -> int:
     return code
 
 
-async def _run_one(own: Any, open_app: OpenApp) -> None:
-    with stop_on_signals() as stop:
+async def _run_one(own: Any, open_app: OpenApp, *, supervised: bool) -> None:
+    with stop_on_signals() as stop, stop_with_input(stop) if supervised else contextlib.nullcontext():
         async with open_app(own, World()) as app:
             await serve((app, own.listen), stop=stop)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import random
 import re
 
@@ -16,7 +17,12 @@ def new_traceparent() -> str:
 
 def continued(traceparent: str) -> str:
     """The trace to work in: the given one when it is well formed, else a new one."""
-    return traceparent if traceparent and _TRACEPARENT.fullmatch(traceparent) else new_traceparent()
+    return traceparent if traceparent and _well_formed(traceparent) else new_traceparent()
+
+
+@functools.lru_cache(maxsize=1024)  # the many calls that a run makes are in one trace
+def _well_formed(traceparent: str) -> bool:
+    return _TRACEPARENT.fullmatch(traceparent) is not None
 
 
 def trace_id(traceparent: str) -> str:

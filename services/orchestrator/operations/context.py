@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import contextlib
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
+from chassis.faults import ContextSourceFailed, Fault, LeaseLost, RunEnded
 from orchestrator.domain.events import SourceShare
 from orchestrator.domain.history import awaits_results, estimate, select
 from orchestrator.domain.values import Agent, Entry, Role, SessionId
@@ -12,6 +14,18 @@ from orchestrator.operations.ports import Histories, Tail
 
 MOST_RESULTS = 256
 """Results of one turn that are looked through for the message that asked for them."""
+
+
+@contextlib.contextmanager
+def source_named(source: str) -> Iterator[None]:
+    """Makes a fault of the body one that names the context source it came from: features.md C1."""
+    try:
+        yield
+    except (LeaseLost, RunEnded):
+        raise
+    except Fault as fault:
+        text = f"the context source {source} failed: {fault.message}"
+        raise ContextSourceFailed(text, metadata={"source": source, "reason": fault.reason}, service=fault.service) from fault
 
 
 @dataclass(frozen=True, slots=True)

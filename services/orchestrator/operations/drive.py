@@ -9,7 +9,7 @@ from orchestrator.domain.decide import AbandonAttempt, Begin, CallModel, Effect,
 from orchestrator.domain.run import CallState, Phase, Run
 from orchestrator.domain.values import CallStatus, Entry
 from orchestrator.operations.bearing import bear
-from orchestrator.operations.context import Window, newest
+from orchestrator.operations.context import Window, newest, source_named
 from orchestrator.operations.inbox import Signal
 from orchestrator.operations.log import Log
 from orchestrator.operations.model_call import ModelCall
@@ -82,9 +82,10 @@ class Drive:
         """The messages that the model may see; None when the run is to be decided anew instead."""
         if self._window is None:
             agent, session_id = self.run.agent, self.run.session_id
-            tail = await bear(
-                lambda: newest(self._ports.histories, session_id, agent), self._log, self._signal, self._clock, self._patience
-            )
+            with source_named("history"):
+                tail = await bear(
+                    lambda: newest(self._ports.histories, session_id, agent), self._log, self._signal, self._clock, self._patience
+                )
             self._window = None if tail is None else Window(agent, tail)
         return self._window
 

@@ -27,6 +27,7 @@ from provider_gateway.domain.models import Capabilities
 MAX_REQUEST_ID = 128
 MAX_METADATA = 16
 MAX_STOPS = 16
+_NO_REASONING = (ReasoningEffort.UNSPECIFIED, ReasoningEffort.NONE)
 _TOOL_NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
 
 
@@ -55,9 +56,9 @@ def needs(request: ChatRequest) -> frozenset[str]:
         found.add("tools")
     if request.response_format.kind is FormatKind.JSON_SCHEMA:
         found.add("json_schema")
-    if request.sampling.reasoning_effort.value > ReasoningEffort.NONE.value:
+    if request.sampling.reasoning_effort not in _NO_REASONING:
         found.add("reasoning")
-    if any(type(part) is ImagePart for message in request.messages for part in message.parts):
+    if any(isinstance(part, ImagePart) for message in request.messages for part in message.parts):
         found.add("vision")
     return frozenset(found)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
@@ -105,7 +106,7 @@ def run(
 @app.command()
 def watch(
     run: Annotated[str, typer.Argument(help="The run's id.")],
-    after: Annotated[int, typer.Option("--from", min=0, help="The last sequence already seen.")] = 0,
+    after: Annotated[int, typer.Option("--from", min=0, max=2**63 - 1, help="The last sequence already seen.")] = 0,
     target: Target = None,
     tenant: Tenant = "default",
     data: Data = DEFAULT_DATA,
@@ -222,8 +223,11 @@ def demo(data: Annotated[Path | None, typer.Option(help="Where to keep the demo'
 def invoke(argv: Sequence[str] | None = None) -> int:
     """Runs the command that argv names; returns the exit code and prints every failure as one message."""
     from chassis.faults import Fault
-    from suite.cli.outcome import exit_of, message_of, tell
+    from suite.cli.outcome import Exit, exit_of, message_of, tell
 
+    if broken := next((argument for argument in argv or sys.argv[1:] if not _is_text(argument)), None):
+        tell(f"error: the argument {broken!a} is not UTF-8 text; convert it first")
+        return Exit.USAGE
     try:
         app(args=None if argv is None else list(argv), prog_name="behest")
     except SystemExit as end:
@@ -231,9 +235,20 @@ def invoke(argv: Sequence[str] | None = None) -> int:
     except Fault as fault:
         tell(message_of(fault))
         return exit_of(fault)
+    except OSError as error:  # storage and networks are faults by now: what is left is the output
+        tell(f"error: the output cannot be written: {error.strerror or error}; make room or write elsewhere")
+        return Exit.FAILED
     except Exception as error:
         if os.environ.get("BEHEST_TRACEBACK"):
             raise
         tell(f"error: behest itself failed: {type(error).__name__}: {error}; set BEHEST_TRACEBACK=1 to see where, and report it")
-        return 1
-    return 0
+        return Exit.FAILED
+    return Exit.OK
+
+
+def _is_text(argument: str) -> bool:
+    try:
+        argument.encode()
+    except UnicodeEncodeError:  # bytes that are no UTF-8 come as halves of characters
+        return False
+    return True

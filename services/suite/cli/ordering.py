@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 from behest.chat.v1 import chat_pb2 as chat_pb
 from behest.run.v1 import run_service_pb2 as runs
-from chassis.faults import Fault, InputEmpty
+from chassis.faults import Fault, InputEmpty, RequestInvalid
 from suite.cli.live import Live
 from suite.cli.loop import Loop, open_loop
 from suite.cli.outcome import Exit, message_of, tell
@@ -96,10 +96,19 @@ def run_chat(where: Where, order: Order, json: bool | None) -> Exit:
 
 
 def _piped() -> str:
-    text = sys.stdin.read().strip()
+    text = text_of(sys.stdin.buffer.read()).strip()
     if not text:
         raise InputEmpty("there is no order: give it as an argument, or through standard input")
     return text
+
+
+def text_of(given: bytes) -> str:
+    """What came through a pipe as text. Raises RequestInvalid when it is none."""
+    try:
+        return given.decode()
+    except UnicodeDecodeError as error:
+        text = f"the order is not UTF-8 text: byte {error.start + 1} is {given[error.start]:#04x}; convert it first, for example with iconv"
+        raise RequestInvalid(text) from None
 
 
 def _talk(conversation: Conversation, order: Order) -> Exit:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import enum
 import sys
 
@@ -33,13 +34,15 @@ def exit_of(fault: Fault) -> Exit:
 def message_of(fault: Fault) -> str:
     """What happened and what to do, for a person; violations on lines of their own."""
     lines = [f"error: {fault.message or fault.reason}"]
-    lines += [f"  {violation.field}: {violation.description}" for violation in fault.violations]
+    said = lines[0]
+    lines += [f"  {v.field}: {v.description}" for v in fault.violations if v.description not in said]
     if fault.retry_after:
         lines.append(f"  try again in {fault.retry_after:g} s")
     return "\n".join(lines)
 
 
 def tell(text: str) -> None:
-    """Says something beside the result, on standard error."""
-    sys.stderr.write(f"{text}\n")
-    sys.stderr.flush()
+    """Says something beside the result, on standard error; what cannot be said there does not keep the result from being given."""
+    with contextlib.suppress(OSError):
+        sys.stderr.write(f"{text}\n")
+        sys.stderr.flush()

@@ -26,8 +26,8 @@ class Batches:
         batch = Batch(self._executor, orders)
         self._open.add(batch)
         try:
-            async for happened in batch.run():
-                yield happened
+            while batch.open:
+                yield await batch.next()
         finally:
             batch.leave()
             self._open.discard(batch)
@@ -48,17 +48,22 @@ class Batch:
         self._cancelled: set[str] = set()
         self._feed = Feed()
         self._flights: list[Flight] = []
+        self._under_way = 0
 
-    async def run(self) -> AsyncGenerator[Happened, None]:
-        """What happens, stage after stage."""
-        while self._stages:
-            waiting, under_way = self._stages[0], 0
-            while waiting or under_way:
-                under_way += self._start(waiting, self._executor.limits.parallel - under_way)
-                happened = await self._feed.next()
-                under_way -= len(happened.ended)
-                yield happened
+    @property
+    def open(self) -> bool:
+        """Whether anything is yet to happen."""
+        return bool(self._stages)
+
+    async def next(self) -> Happened:
+        """What happens next, stage after stage."""
+        waiting = self._stages[0]
+        self._under_way += self._start(waiting, self._executor.limits.parallel - self._under_way)
+        happened = await self._feed.next()
+        self._under_way -= len(happened.ended)
+        if not waiting and not self._under_way:
             self._stages.popleft()
+        return happened
 
     def leave(self) -> None:
         """Stops listening."""
