@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
@@ -85,6 +86,14 @@ class _Provider(_Settings):
     limits: LimitSettings = Field(default_factory=LimitSettings, description="Limits in time and size.")
 
 
+def _has_host(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        return bool(parts.hostname) and (parts.port is None or parts.port > 0)
+    except ValueError:
+        return False
+
+
 class _HttpProvider(_Provider):
     headers: dict[str, Secret] = Field(default_factory=dict, description="Further headers to send: env:NAME, file:/path or the value.")
 
@@ -93,6 +102,8 @@ class _HttpProvider(_Provider):
     def _is_http(cls, url: str) -> str:
         if not url.startswith(("http://", "https://")):
             raise ValueError("it does not begin with https:// or http://")
+        if not _has_host(url):
+            raise ValueError("it names no host; write it as https://host/v1")
         return url.rstrip("/")
 
 
@@ -163,6 +174,13 @@ class HttpSettings(_Settings):
     idle_seconds: Positive = Field(55, description="How long an unused connection is kept.")
     proxy: str = Field("", description="An HTTP proxy for all providers, as http://host:port. Proxies in the environment are not used.")
     ca_file: str = Field("", description="Root certificates to trust instead of the system's, PEM.")
+
+    @field_validator("proxy")
+    @classmethod
+    def _is_proxy(cls, url: str) -> str:
+        if url and not (url.startswith("http://") and _has_host(url)):
+            raise ValueError("it is not http://host:port")
+        return url
 
 
 class ProviderGatewaySettings(_Settings):

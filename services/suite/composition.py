@@ -57,6 +57,11 @@ class Written:
         """Whether keys can be set below a section: not when the user wrote a plain value there, which loading the settings explains."""
         return self.value(section) is None or isinstance(self.value(section), dict)
 
+    def agents_name_models(self) -> bool:
+        """Whether there are agents of the user's own and each names its model, so that none needs the default."""
+        agents = self.value("orchestrator", "agents")
+        return isinstance(agents, dict) and bool(agents) and all(isinstance(a, dict) and a.get("model") for a in agents.values())
+
     def key_model(self) -> str | None:
         """The default model of the first provider whose key is present."""
         return next((model for key, model in MODEL_OF_KEY.items() if self.env.get(key)), None)
@@ -80,7 +85,8 @@ def wants_local_model(options: SuiteOptions, written: Written, installed: bool) 
     """Whether to start the local model: when told to, or when nothing else could answer and it is installed."""
     if options.local_model is not None:
         return options.local_model
-    return installed and not written.says("provider_gateway", "default_model") and written.key_model() is None
+    answered = written.says("provider_gateway", "default_model") or written.agents_name_models() or written.key_model() is not None
+    return installed and not answered
 
 
 @dataclass
@@ -143,9 +149,10 @@ def default_model(written: Written, local: LocalModel | None) -> tuple[str, str]
             f"the model is {local.name}, which runs on this machine: quick and private, but too small to choose tools",
         )
     if model := written.key_model():
-        return model, f"the model is {model}; set provider_gateway.default_model in {CONFIG_NAME} to have another"
+        notice = f"the model is {model}; set provider_gateway.default_model in {CONFIG_NAME} to have another"
+        return model, "" if written.agents_name_models() else notice
     notice = (
         "no model is set up, so answers only echo the question; set OPENAI_API_KEY or ANTHROPIC_API_KEY, "
         "configure a provider in behest.yaml, or install the local model (`behest doctor` says how)"
     )
-    return f"{ECHO_PROVIDER}/{ECHO_MODEL}", notice
+    return f"{ECHO_PROVIDER}/{ECHO_MODEL}", "" if written.agents_name_models() else notice

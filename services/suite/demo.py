@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import socket
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -18,9 +19,9 @@ from chassis.faults import Fault, Internal
 from chassis.rpc.serve import run
 from suite import timeline
 from suite.addresses import Service
-from suite.cli.listing import timeline_line
+from suite.cli.listing import TIMELINE_HEAD, show_row
 from suite.cli.live import Live
-from suite.cli.outcome import Exit
+from suite.cli.outcome import Exit, command, fitted
 from suite.cli.output import Output
 from suite.client import Behest
 from suite.composition import SuiteOptions, variable
@@ -84,8 +85,10 @@ class _Demo:
         return await self._carry_out(client, _short(QUESTION))
 
     async def _call_a_tool(self, client: Behest, session: str) -> RunHandle:
-        self._say("2. A tool, in the same session. A model this small cannot choose tools, so its part is forced and comes from")
-        self._say("   a script; the tool, its result, the session and the log are real.", space=False)
+        self._say(
+            "2. A tool, in the same session. A model this small cannot choose tools, so its part is forced and comes from a script; "
+            "the tool, its result, the session and the log are real."
+        )
         choice = chat_pb.ToolChoice(mode=chat_pb.ToolChoice.MODE_NAMED, name="calculator")
         order = runs.CreateRunRequest(session_id=session, input=_said(SUM), model="scripted/demo", tool_choice=choice)
         called = await self._carry_out(client, order)
@@ -111,7 +114,7 @@ class _Demo:
                 self._kill(victim)
                 victim = None
         if live.exit is not Exit.OK:
-            raise Internal(f"the demo's run {handle.id} did not complete; its timeline: behest watch {handle.id} --data {self.data}")
+            raise Internal(f"the demo's run {handle.id} did not complete; its timeline: {command()} watch {handle.id} --data {self.data}")
         return handle
 
     def _kill(self, victim: Child) -> None:
@@ -121,9 +124,9 @@ class _Demo:
 
     async def _timeline(self, client: Behest, handle: RunHandle) -> None:
         self.output.line()
-        self.output.aside(f"   {'sequence':>9}  {'time':>12}  {'event':<24} details [tokens read → written]")
+        self.output.aside(TIMELINE_HEAD)
         for row in timeline.rows(await client.replay(handle.id)):
-            self.output.line(f"   {timeline_line(row)}")
+            show_row(self.output, row)
 
     async def _sum_up(self, client: Behest, called: RunHandle, killed: RunHandle) -> None:
         usage = await client.usage(called.session_id)
@@ -132,16 +135,17 @@ class _Demo:
         stored = f"{len(messages)} messages, {timeline.tokens_of(usage.total)} tokens"
         self._say(f"Done: 3 runs, 1 session, {stored}; resumed {resumed} time{'s' if resumed != 1 else ''}, none lost.")
         self._say("Next:")
-        for command in (
-            "behest chat                            talk with an agent",
-            "behest up                              keep a suite running",
-            f"behest sessions {called.session_id} --data {self.data}",
-            f"behest watch {killed.id} --data {self.data}",
+        name = command()
+        for line in (
+            f"{name} chat    talk with an agent",
+            f"{name} up      keep a suite running",
+            f"{name} sessions {called.session_id} --data {self.data}",
+            f"{name} watch {killed.id} --data {self.data}",
         ):
-            self.output.line(f"   {command}")
+            self.output.line(f"   {line}")
 
-    def _say(self, text: str, *, space: bool = True) -> None:
-        self.output.line(("\n" if space else "") + self.output.bold(text))
+    def _say(self, text: str) -> None:
+        self.output.line("\n" + self.output.bold(fitted(text, sys.stdout, 3 if text[0].isdigit() else 0)))
 
 
 def _short(text: str, session: str = "") -> runs.CreateRunRequest:

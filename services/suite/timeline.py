@@ -13,7 +13,7 @@ from behest.tool.v1 import tool_pb2 as tool_pb
 from suite.following import COVERS_A_RANGE, kind_of
 from suite.plain import enum_word
 
-DETAIL_LENGTH = 96
+DETAIL_LENGTH, FAULT_LENGTH = 96, 400
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,8 +61,9 @@ def _row(events: list[event_pb.Event], start: float) -> Row:
     first, last = events[0], events[-1]
     kind = kind_of(first)
     details = _folded(kind, events) if kind in COVERS_A_RANGE else _details(kind, first)
+    length = FAULT_LENGTH if kind in ("model_failed", "run_failed") else DETAIL_LENGTH
     tokens = tokens_of(first.usage_recorded.call) if kind == "usage_recorded" else ""
-    return Row(first.sequence, last.sequence, (_seconds(first) - start) * 1e3, kind.replace("_", " "), shortened(details), tokens)
+    return Row(first.sequence, last.sequence, (_seconds(first) - start) * 1e3, kind.replace("_", " "), shortened(details, length), tokens)
 
 
 def _seconds(event: event_pb.Event) -> float:
@@ -93,6 +94,11 @@ def tokens_of(usage: chat_pb.Usage) -> str:
 def cost_of(usage: chat_pb.Usage) -> str:
     """The price in dollars; empty when it is not known."""
     return f"${usage.cost_nano_usd / 1e9:.6f}" if usage.cost_known and usage.cost_nano_usd else ""
+
+
+def duration(seconds: float) -> str:
+    """How long something took: milliseconds below a second, else seconds."""
+    return f"{seconds * 1e3:.0f} ms" if seconds < 1 else f"{seconds:.1f} s"
 
 
 def call_text(call: chat_pb.ToolCall) -> str:

@@ -37,10 +37,11 @@ async def suite(tmp_path: Path) -> AsyncIterator[SuiteUnderTest]:
         yield suite
 
 
-async def run(*command: str, **env: str) -> str:
+async def run(*command: str, cwd: Path | None = None, **env: str) -> str:
     path = os.pathsep.join(str(ROOT / name) for name in ("services", "gen"))
     process = await asyncio.create_subprocess_exec(
         *command,
+        cwd=cwd,
         env=os.environ | {"PYTHONPATH": path} | env,
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
@@ -62,7 +63,7 @@ async def test_sixty_seconds_of_python(suite: SuiteUnderTest) -> None:
 async def test_sixty_seconds_of_grpcurl_and_buf(suite: SuiteUnderTest) -> None:
     """Buf stands in for grpcurl: the same reflection, the same JSON."""
     buf = Path(sys.executable).parent / "buf"
-    list_runs = shlex.split(shown("buf curl").replace(":50051", f":{suite.base}"))
+    list_runs = shlex.split(shown(".venv/bin/buf curl").replace(":50051", f":{suite.base}"))
     curl = [str(buf), *list_runs[1:-3]]
     data = re.search(r"-d '(.*?)'", shown("grpcurl -plaintext -d '{\"create"))
     assert data
@@ -91,3 +92,12 @@ def test_the_tool_that_is_shown_is_one(tmp_path: Path) -> None:
     (function,) = load_functions([f"{path}:order_status"], Timeouts(30, 60))
     assert function.tool.name == "order_status"
     assert json.loads(function.tool.parameters)["properties"]["number"]["description"] == "The order's number, such as A-1017."
+
+
+@pytest.mark.feature("T2")
+async def test_the_tool_that_is_shown_is_called_by_the_order_that_is_shown(tmp_path: Path) -> None:
+    (tmp_path / "tools.py").write_text(block(CONFIGURATION, "python"))
+    (tmp_path / "behest.yaml").write_text(block(CONFIGURATION, "yaml", 1))
+    (order,) = re.findall(r"^\$ behest (run .*)$", CONFIGURATION, re.M)
+    command = [sys.executable, "-m", "suite", *shlex.split(order), "--no-json", "--config", "behest.yaml"]
+    assert "A-1017 is on its way." in await run(*command, cwd=tmp_path)

@@ -55,6 +55,25 @@ def stub() -> ProbeStub:
     return ProbeStub(LocalChannel(probe_app(Probe(get_run)).methods))
 
 
+class Gone(io.StringIO):
+    """A pipe whose reader has ended."""
+
+    def write(self, text: str) -> int:
+        raise BrokenPipeError
+
+    def flush(self) -> None:
+        raise BrokenPipeError
+
+
+async def test_a_log_that_nobody_reads_any_more_fails_no_call(monkeypatch: pytest.MonkeyPatch, logging_restored: None) -> None:
+    monkeypatch.setattr("sys.stderr", Gone())
+    set_up_logging(LogSettings(format="json"))
+    assert await stub().GetRun(GetRunRequest(run_id="x")) == GetRunResponse()
+    with pytest.raises(RunNotFound):
+        await stub().GetRun(GetRunRequest(run_id="missing"))
+    logging.getLogger("some.library").error("unheard")
+
+
 @pytest.mark.feature("O5")
 async def test_each_call_gets_one_line(monkeypatch: pytest.MonkeyPatch, logging_restored: None) -> None:
     stream = lines(LogSettings(format="json"), monkeypatch)

@@ -255,3 +255,20 @@ def test_the_reference_has_a_row_for_every_key() -> None:
     assert "| `session_store.ratio` | number or null | `null` |  |" in rows
     assert "| `session_store.providers.<name>.script` | path | required | (adapter `scripted`) The file to play. |" in rows
     assert len(rows) == 2 + 8 + 3 + 2
+
+
+@pytest.mark.parametrize(
+    ("text", "demand"),
+    [
+        ("session_store: 5", "session_store: 5 is wrong: it must be a mapping of keys to values"),
+        ("session_store: {functions: one}", "session_store.functions: 'one' is wrong: it must be a list, such as [a, b]"),
+        ("session_store: {aliases: [a]}", "session_store.aliases: a list is wrong: it must be a mapping of keys to values"),
+        ("session_store: {providers: {p: {}}}", "session_store.providers.p: a mapping is wrong: it needs the key 'adapter'"),
+        (
+            "session_store: {providers: {p: {adapter: other}}}",
+            "session_store.providers.p: a mapping is wrong: adapter must be one of 'remote', 'scripted'",
+        ),
+    ],
+)
+def test_what_has_to_stand_there_is_said_in_the_words_of_the_file(text: str, demand: str, tmp_path: Path) -> None:
+    assert mistakes(file=written(tmp_path, text)) == [f"{demand} (behest.yaml line 1)"]

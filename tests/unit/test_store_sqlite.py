@@ -258,3 +258,42 @@ async def test_a_read_only_file_is_refused_at_once(tmp_path: Path) -> None:
 
 async def test_every_fault_of_the_storage_is_typed() -> None:
     assert issubclass(StorageUnavailable, Fault) and StorageUnavailable.retryable
+
+
+async def test_a_file_that_is_deleted_or_replaced_takes_no_writes_and_gives_no_reads_until_it_is_back(tmp_path: Path) -> None:
+    file, away = tmp_path / "x.db", tmp_path / "away.db"
+    async with open_sqlite(str(file), [V1]) as database:
+        await database.write(put("a"))
+        file.rename(away)
+        for replaced in (False, True):
+            if replaced:
+                file.write_bytes(b"")
+            for call in (database.write(put("b")), database.read(values)):
+                with pytest.raises(StorageUnavailable, match="deleted or replaced while in use"):
+                    await call
+        away.rename(file)
+        await database.write(put("c"))
+        assert await database.read(values) == ["a", "c"]
+
+
+async def test_a_file_with_the_tables_of_another_program_is_refused_and_left_as_it_is(tmp_path: Path) -> None:
+    file = tmp_path / "x.db"
+    with contextlib.closing(sqlite3.connect(file)) as other:
+        other.execute("CREATE TABLE t (theirs)")
+    with pytest.raises(StorageUnavailable, match="tables of another program"):
+        async with open_sqlite(str(file), [V1]):
+            pass
+    with contextlib.closing(sqlite3.connect(file)) as other:
+        assert [name for (name,) in other.execute("SELECT name FROM sqlite_master")] == ["t"]
+
+
+async def test_only_trouble_that_may_pass_by_itself_says_when_to_try_again(database: Database, tmp_path: Path) -> None:
+    other = sqlite3.connect(database.path, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    with pytest.raises(StorageUnavailable) as locked:
+        await database.write(put("a"))
+    other.close()
+    with pytest.raises(StorageUnavailable) as missing:
+        async with open_sqlite(str(tmp_path / "nowhere" / "x.db"), [V1]):
+            pass
+    assert (locked.value.retry_after, missing.value.retry_after) == (1.0, None)

@@ -64,6 +64,11 @@ def test_the_local_model_comes_before_keys_and_keys_before_the_echo() -> None:
     assert model.startswith("scripted/") and "OPENAI_API_KEY" in notice
 
 
+def test_nothing_is_said_of_a_default_that_no_agent_needs() -> None:
+    needless = {"orchestrator": {"agents": {"a": {"model": "b/c"}}}}
+    assert default_model(written(needless), None)[1] == default_model(written(needless, OPENAI_API_KEY="k"), None)[1] == ""
+
+
 @pytest.mark.feature("P24")
 @pytest.mark.parametrize(
     ("asked", "file", "env", "installed", "wanted"),
@@ -74,6 +79,9 @@ def test_the_local_model_comes_before_keys_and_keys_before_the_echo() -> None:
         (None, {}, {}, False, False),
         (None, {}, {"OPENAI_API_KEY": "k"}, True, False),
         (None, {"provider_gateway": {"default_model": "a/b"}}, {}, True, False),
+        (None, {"orchestrator": {"agents": {"a": {"model": "b/c"}}}}, {}, True, False),
+        (None, {"orchestrator": {"agents": {"a": {"model": "b/c"}, "d": {}}}}, {}, True, True),
+        (None, {"orchestrator": {"agents": 5}}, {}, True, True),
     ],
 )
 def test_the_local_model_starts_when_asked_for_or_when_nothing_else_could_answer(
@@ -92,3 +100,9 @@ def test_a_broken_file_counts_as_silent_here(tmp_path: Path) -> None:
     (tmp_path / "x.yaml").write_text("a: [")
     assert read_written(tmp_path / "x.yaml", {}).file == {}
     assert read_written(tmp_path / "none.yaml", {}).file == {}
+
+
+def test_below_a_section_that_is_a_plain_value_nothing_is_filled_in() -> None:
+    env = overlay(OPTIONS, written({"orchestrator": 5}), None).env
+    assert not any(name.startswith("BEHEST__ORCHESTRATOR") for name in env)
+    assert "BEHEST__SESSION_STORE__LISTEN" in env

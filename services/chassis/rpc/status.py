@@ -153,7 +153,10 @@ def fault_of_rpc(error: grpc.aio.AioRpcError, path: str) -> Fault:
     for key, value in cast(Iterable[tuple[str, str | bytes]], error.trailing_metadata() or ()):
         if key == STATUS_KEY and isinstance(value, bytes):
             return fault_of(parse_status(value, error.code().value[0], error.details() or ""), path)
-    return fault_of(Status(code=error.code().value[0], message=error.details() or ""), path)
+    message = error.details() or ""
+    if error.code() is grpc.StatusCode.UNAVAILABLE:
+        message = f"{path} cannot be reached: {message or 'the connection broke'}; is the service running there?"
+    return fault_of(Status(code=error.code().value[0], message=message), path)
 
 
 def parse_status(data: bytes, code: int, message: str) -> Status:

@@ -25,6 +25,7 @@ TICK_SECONDS = 0.25
 GRACE_SECONDS = 1.0  # a broken stream's driver has so long to come back before its runs go to others
 PURGE_SECONDS = 60.0
 PURGE_ROWS = 1000
+COMPLAINT_SECONDS = 10.0  # between two log lines about a storage that stays away
 
 
 class Fleet:
@@ -42,6 +43,7 @@ class Fleet:
         self._closed = False
         self._last_number = 0
         self._purged_at = world.clock.monotonic()
+        self._complained_at = self._purged_at - COMPLAINT_SECONDS
 
     async def drive(self, signs: AsyncIterator[SignOfLife]) -> AsyncGenerator[Notice, None]:
         """Notices for a driver, for as long as it gives signs of life."""
@@ -165,7 +167,22 @@ class Fleet:
         while True:
             await self._kicked.wait()
             self._kicked.clear()
-            await _tolerant(self._hand_out())
+            await self._tolerant(self._hand_out())
+
+    async def _tolerant(self, step: Awaitable[None]) -> None:
+        """Goes on after a fault: the storage may come back."""
+        try:
+            await step
+        except Fault as fault:
+            self._complain(fault)
+        except Exception:  # noqa: BLE001 — a defect in one round must not end the rounds: runs would wait for ever
+            structlog.get_logger().exception("keeping leases failed; trying again")
+
+    def _complain(self, fault: Fault) -> None:
+        moment = self._world.clock.monotonic()
+        if moment - self._complained_at >= COMPLAINT_SECONDS:
+            self._complained_at = moment
+            structlog.get_logger().warning("keeping leases failed; trying again", reason=fault.reason, problem=fault.message)
 
     async def _hand_out(self) -> None:
         room = {driver_id: attachment.free for driver_id, attachment in self._attached.items() if attachment.free}
@@ -182,7 +199,7 @@ class Fleet:
 
     async def _keep_ticking(self) -> None:
         while True:
-            await _tolerant(self._tick())
+            await self._tolerant(self._tick())
             await self._world.clock.sleep(TICK_SECONDS)
 
     async def _tick(self) -> None:
@@ -226,16 +243,6 @@ def _survey(tables: Tables, now: float) -> tuple[int, bool, bool]:
 
 def _held(tables: Tables, driver_id: DriverId) -> list[Assignment]:
     return tables.runs.held_by(driver_id)
-
-
-async def _tolerant(step: Awaitable[None]) -> None:
-    """Goes on after a fault: the storage may come back."""
-    try:
-        await step
-    except Fault as fault:
-        structlog.get_logger().warning("keeping leases failed; trying again", reason=fault.reason, problem=fault.message)
-    except Exception:  # noqa: BLE001 — a defect in one round must not end the rounds: runs would wait for ever
-        structlog.get_logger().exception("keeping leases failed; trying again")
 
 
 def _shutting_down() -> ShuttingDown:

@@ -27,6 +27,22 @@ app = typer.Typer(
     result_callback=_exit,
 )
 
+
+def _version(asked: bool) -> None:
+    if asked:
+        from importlib.metadata import version
+
+        typer.echo(f"behest {version('behest')}")
+        raise typer.Exit
+
+
+@app.callback()
+def behest(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")] = False,
+) -> None:
+    """The options that come before a command."""
+
+
 Target = Annotated[
     str | None, typer.Option(help="The suite's host:port, also BEHEST_TARGET. Without it: 127.0.0.1:50051, else one in this process.")
 ]
@@ -56,7 +72,7 @@ def up(
     local_model: LocalModel = None,
     processes: Annotated[bool, typer.Option("--processes", help="One supervised process per service.")] = False,
 ) -> int:
-    """Run the four services until Ctrl-C: in one process, or in four with --processes."""
+    """Run the four services until Ctrl-C."""
     from suite.cli.up import run_up
     from suite.composition import SuiteOptions
 
@@ -185,7 +201,7 @@ def models(
     local_model: LocalModel = None,
     json: Json = None,
 ) -> int:
-    """List the models that can be called, and what keeps the others from it."""
+    """List the models, and what keeps others from being called."""
     from suite.cli.listing import run_models
 
     return run_models(Where(target, tenant, data, config, local_model), json)
@@ -206,14 +222,14 @@ def doctor(
     config: Config = None,
     json: Json = None,
 ) -> int:
-    """Check ports, settings, keys, storage and the local model, and say what to do."""
+    """Check ports, settings, keys, storage and the model; say what to do."""
     from suite.cli.doctor import run_doctor
 
     return run_doctor(port_base, data, config, json)
 
 
 @app.command()
-def demo(data: Annotated[Path | None, typer.Option(help="Where to keep the demo's database. Default: a temporary folder.")] = None) -> int:
+def demo(data: Annotated[Path | None, typer.Option(help="Where to keep the demo's database. Default: .data/demo.")] = None) -> int:
     """Show a suite at work, without a key and without a network."""
     from suite.demo import run_demo
 

@@ -53,7 +53,7 @@ def _show(output: Output, finding: Finding) -> None:
         output.object({"check": finding.check, "ok": finding.ok, "text": finding.text})
     else:
         mark = {True: "ok", False: "FAIL", None: "note"}[finding.ok]
-        output.line(f"{mark:<5} {finding.check:<12} {finding.text}")
+        output.note(f"{mark:<5} {finding.check:<12} {finding.text}", indent=19)
 
 
 async def findings(options: SuiteOptions, port_base: int) -> AsyncIterator[Finding]:

@@ -17,7 +17,7 @@ from behest.session.v1 import session_pb2 as session_pb
 from behest.tool.v1 import tool_pb2 as tool_pb
 from suite import timeline
 from suite.cli.loop import open_loop
-from suite.cli.outcome import Exit
+from suite.cli.outcome import Exit, command
 from suite.cli.output import Column, Output
 from suite.cli.reach import Where, reach
 from suite.client import Behest
@@ -37,17 +37,25 @@ def run_watch(where: Where, run_id: str, after: int, json: bool | None) -> Exit:
             if output.json:
                 output.event(event)
             else:
-                output.line(timeline_line(timeline.row(event, start)))
+                show_row(output, timeline.row(event, start))
         return Exit.OK
 
     return _with_client(where, show, json)
 
 
+def show_row(output: Output, row: timeline.Row) -> None:
+    """A row of a timeline as text of fixed columns; long details go on below themselves."""
+    output.note(timeline_line(row), indent=len(TIMELINE_HEAD) - len(TIMELINE_DETAILS))
+
+
 def timeline_line(row: timeline.Row) -> str:
     """A row of a timeline as text of fixed columns."""
-    return (
-        f"{row.sequence:>9}  {row.at_ms:>+9.1f} ms  {row.kind:<24} {row.details}{'  [' + row.tokens + ']' if row.tokens else ''}".rstrip()
-    )
+    tokens = f"  [{row.tokens}]" if row.tokens else ""
+    return f"{row.sequence:>8}  {row.at_ms:>+9.1f} ms  {row.kind:<23} {row.details}{tokens}".rstrip()
+
+
+TIMELINE_DETAILS = "details [tokens read → written]"
+TIMELINE_HEAD = f"{'sequence':>8}  {'time':>12}  {'event':<23} {TIMELINE_DETAILS}"
 
 
 def run_runs(where: Where, session: str, limit: int, json: bool | None) -> Exit:
@@ -65,7 +73,7 @@ def run_runs(where: Where, session: str, limit: int, json: bool | None) -> Exit:
 
     async def show(client: Behest, output: Output) -> Exit:
         found = await client.list_runs(session, limit=limit)
-        return _list(output, found, columns, cells, 'no runs yet; start one with `behest run "…"`')
+        return _list(output, found, columns, cells, f'no runs yet; start one with `{command()} run "…"`')
 
     return _with_client(where, show, json)
 
@@ -79,7 +87,7 @@ def run_sessions(where: Where, limit: int, json: bool | None) -> Exit:
         return session.id, str(session.message_count), age(session.updated_at), rest
 
     async def show(client: Behest, output: Output) -> Exit:
-        return _list(output, await client.list_sessions(limit), columns, cells, "no sessions yet; `behest chat` begins one")
+        return _list(output, await client.list_sessions(limit), columns, cells, f"no sessions yet; `{command()} chat` begins one")
 
     return _with_client(where, show, json)
 
@@ -95,9 +103,8 @@ def run_session(where: Where, session_id: str, json: bool | None) -> Exit:
         for stored in messages:
             _show_message(output, stored.message)
         usage = (await client.usage(session_id)).total
-        output.line(
-            output.dim(f"{session.id} · {len(messages)} messages · {timeline.tokens_of(usage)} tokens {timeline.cost_of(usage)}".rstrip())
-        )
+        cost = timeline.cost_of(usage)
+        output.aside(f"{session.id} · {len(messages)} messages · {timeline.tokens_of(usage)} tokens{f' · {cost}' if cost else ''}")
         return Exit.OK
 
     return _with_client(where, show, json)
@@ -155,7 +162,7 @@ def run_models(where: Where, json: bool | None) -> Exit:
         if not output.json:
             for provider in await client.providers():
                 if not provider.ready:
-                    output.line(output.dim(f"{provider.name}: {provider.problem}"))
+                    output.aside(provider.problem)
         return code
 
     return _with_client(where, show, json)

@@ -69,7 +69,7 @@ class Live:
             case "run_failed":
                 self._failed(as_fault(event.run_failed.fault))
             case "run_cancelled":
-                self._beside(f"cancelled {event.run_cancelled.reason}".rstrip())
+                self._beside(": ".join(part for part in ("cancelled", event.run_cancelled.reason) if part))
 
     def _tool_finished(self, result: tool_pb.ToolResult) -> None:
         status = enum_word(tool_pb.ExecutionStatus.DESCRIPTOR, result.status).replace("_", " ")
@@ -81,14 +81,16 @@ class Live:
 
     def _summary(self, event: event_pb.Event, turns: int) -> None:
         usage = event.run_completed.usage
-        seconds = timeline.started_at(event) - self._started
         parts = [
             f"{turns} turn{'s' if turns != 1 else ''}",
             f"{timeline.tokens_of(usage)} tokens",
-            f"{seconds:.1f} s",
+            timeline.duration(timeline.started_at(event) - self._started),
             timeline.cost_of(usage),
+            f"run {event.run_id}",
+            f"session {event.session_id}",
         ]
-        self._beside(f"run {event.run_id} · session {event.session_id} · {' · '.join(part for part in parts if part)}")
+        self._end_line()
+        self._output.aside_of([part for part in parts if part])
 
     def _beside(self, text: str) -> None:
         """Says something about the run, apart from its text."""

@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import enum
+import os
+import shutil
 import sys
+import textwrap
+from pathlib import Path
+from typing import TextIO
 
 from chassis.faults import CallerFault, Fault, Kind, ServiceUnavailable, SettingsInvalid, ShuttingDown
 
@@ -41,8 +46,51 @@ def message_of(fault: Fault) -> str:
     return "\n".join(lines)
 
 
-def tell(text: str) -> None:
-    """Says something beside the result, on standard error; what cannot be said there does not keep the result from being given."""
+def tell(text: str, *, as_is: bool = False) -> None:
+    """Says something beside the result, on standard error; what cannot be said there does not keep the result from being given.
+
+    In a terminal lines are broken between words, unless they are said as they are.
+    """
     with contextlib.suppress(OSError):
-        sys.stderr.write(f"{text}\n")
+        sys.stderr.write(f"{text if as_is else fitted(text, sys.stderr)}\n")
         sys.stderr.flush()
+
+
+def fitted(text: str, stream: TextIO, indent: int = 0) -> str:
+    """The text with its lines broken between words where the stream is a terminal; what follows a break is indented."""
+    return broken(text, width_of(stream), indent) if stream.isatty() else text
+
+
+def broken(text: str, width: int, indent: int = 0) -> str:
+    """The text in lines of at most so many characters, broken between words; its own line breaks stay."""
+    return "\n".join(_broken(line, width, indent) for line in text.split("\n"))
+
+
+def _broken(line: str, width: int, indent: int) -> str:
+    if len(line) <= width:
+        return line
+    deep = " " * min(indent or len(line) - len(line.lstrip()), width // 2)
+    return textwrap.fill(
+        line,
+        width,
+        subsequent_indent=deep,
+        expand_tabs=False,
+        replace_whitespace=False,
+        break_on_hyphens=False,
+        break_long_words=bool(indent),
+    )
+
+
+def width_of(stream: TextIO) -> int:
+    """How many characters fit on a line of a terminal."""
+    try:
+        return os.get_terminal_size(stream.fileno()).columns or 80
+    except OSError:
+        return shutil.get_terminal_size().columns
+
+
+def command() -> str:
+    """How a reader types this command: its name, or where it is as long as no PATH leads to it."""
+    called = sys.argv[0] if sys.argv else ""
+    here = os.sep in called and Path(called).name == "behest"
+    return called if here and not shutil.which("behest") else "behest"

@@ -10,14 +10,17 @@ from typing import Any
 from google.protobuf.message import Message
 
 from behest.event.v1 import event_pb2 as event_pb
-from suite.cli.outcome import tell
+from suite.cli.outcome import fitted, tell, width_of
 from suite.following import kind_of
 from suite.plain import Plain, json_line, plain
 
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """One column of a table for people. `whole` columns keep their width where a terminal is narrow; the others are cut."""
+    """One column of a table for people; it is left out where it holds nothing.
+
+    `whole` columns keep their width where a terminal is narrow; the others are cut.
+    """
 
     title: str
     right: bool = False
@@ -41,12 +44,28 @@ class Output:
         """Text and the end of its line."""
         self.write(f"{text}\n")
 
+    def note(self, text: str, indent: int = 0) -> None:
+        """A line for people; in a terminal it is broken between words, and what follows a break is indented."""
+        self.line(fitted(text, sys.stdout, indent))
+
     def aside(self, text: str) -> None:
         """Something about the result: dim in a terminal, elsewhere on standard error, where it does not mix with results."""
         if self._inline:
-            self.line(self.dim(text))
+            self.line(self.dim(fitted(text, sys.stdout)))
         else:
             tell(text)
+
+    def aside_of(self, parts: Sequence[str]) -> None:
+        """An aside of several parts; in a terminal lines are broken between them."""
+        width = width_of(sys.stdout) if self.terminal else None
+        lines = [parts[0]]
+        for part in parts[1:]:
+            longer = f"{lines[-1]} · {part}"
+            if width is None or len(longer) <= width:
+                lines[-1] = longer
+            else:
+                lines.append(part)
+        self.aside("\n".join(lines))
 
     def object(self, value: Plain) -> None:
         """One object on one line."""
@@ -77,14 +96,35 @@ class Output:
         if not found:
             self.line(empty)
             return
-        import rich.box
-        from rich.console import Console
-        from rich.table import Table
+        used = [index for index in range(len(columns)) if any(row[index] for row in found)]
+        shown, cells = [columns[index] for index in used], [[row[index] for index in used] for row in found]
+        for number, line in enumerate(table_lines(shown, cells, width_of(sys.stdout) if self.terminal else None)):
+            self.line(self.bold(line) if number == 0 else line)
 
-        table = Table(box=rich.box.SIMPLE_HEAD, pad_edge=False)
-        for index, column in enumerate(columns):
-            width = max(len(row[index]) for row in found) if column.whole else None
-            table.add_column(column.title, justify="right" if column.right else "left", no_wrap=True, overflow="ellipsis", min_width=width)
-        for row in found:
-            table.add_row(*row)
-        Console(markup=False, highlight=False, width=None if self.terminal else 160).print(table)
+
+GAP = "   "
+LEAST_WIDTH = 8
+
+
+def table_lines(columns: Sequence[Column], rows: Sequence[Sequence[str]], width: int | None) -> list[str]:
+    """The head and the rows of a table, none wider than width as long as the whole columns leave room."""
+    from rich.cells import cell_len, set_cell_size
+
+    widths = [max(cell_len(column.title), *(cell_len(row[index]) for row in rows)) for index, column in enumerate(columns)]
+    excess = sum(widths) + len(GAP) * (len(columns) - 1) - width if width else 0
+    while excess > 0:
+        widest = max((index for index, column in enumerate(columns) if not column.whole), key=lambda index: widths[index], default=None)
+        if widest is None or widths[widest] <= LEAST_WIDTH:
+            break
+        widths[widest] -= 1
+        excess -= 1
+
+    def line(cells: Sequence[str]) -> str:
+        placed = []
+        for column, cell, size in zip(columns, cells, widths, strict=True):
+            cut = cell if cell_len(cell) <= size else set_cell_size(cell, size - 1).rstrip() + "…"
+            space = " " * (size - cell_len(cut))
+            placed.append(space + cut if column.right else cut + space)
+        return GAP.join(placed).rstrip()
+
+    return [line([column.title for column in columns]), *(line(row) for row in rows)]

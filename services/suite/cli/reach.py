@@ -30,6 +30,7 @@ class Where:
 @contextlib.asynccontextmanager
 async def reach(where: Where) -> AsyncIterator[Behest]:
     """A client of the suite; raises ServiceUnavailable when one was named and does not listen."""
+    from suite.cli.outcome import command
     from suite.client import Behest
 
     named = where.target or configured_target()
@@ -38,7 +39,7 @@ async def reach(where: Where) -> AsyncIterator[Behest]:
         async with Behest(target, tenant=where.tenant) as client:
             yield client
     elif named:
-        text = f"no suite listens at {target}; start one there (`behest up`), or leave --target and BEHEST_TARGET out to run one here"
+        text = f"no suite listens at {target}; start one there (`{command()} up`), or leave --target and BEHEST_TARGET out to run one here"
         raise ServiceUnavailable(text, metadata={"target": target})
     else:
         async with _own(where, target) as client:
@@ -47,11 +48,11 @@ async def reach(where: Where) -> AsyncIterator[Behest]:
 
 @contextlib.asynccontextmanager
 async def _own(where: Where, target: str) -> AsyncIterator[Behest]:
-    from suite.cli.outcome import tell
+    from suite.cli.outcome import command, tell
     from suite.composition import SuiteOptions
     from suite.embedded import open_suite
 
-    tell(f"no suite at {target}: running one in this process, data in {where.data}; `behest up` keeps one running")
+    tell(f"no suite at {target}: running one in this process, data in {where.data}; `{command()} up` keeps one running")
     options = SuiteOptions(where.data, where.config, local_model=where.local_model, log_level="error")
     async with open_suite(options) as suite:
         for notice in suite.notices if where.asks_model else ():

@@ -115,14 +115,18 @@ class SqliteExecutions:
 
     async def write_behind(self) -> None:
         """Writes what waits, until it is cancelled. A storage that fails is tried again."""
+        told = ""
         while True:
             await self._wake.wait()
             await asyncio.sleep(LINGER_SECONDS)
             self._wake.clear()
             try:
                 await self.flush()
+                told = ""
             except Exception as problem:  # noqa: BLE001 - whatever it is, the receipts wait and are tried again
-                _log.warning("receipts wait to be written", count=len(self._unwritten), problem=str(problem))
+                if str(problem) != told:
+                    _log.warning("receipts wait to be written", count=len(self._unwritten), problem=str(problem))
+                told = str(problem)
                 await asyncio.sleep(RETRY_SECONDS)
                 self._wake.set()
 

@@ -75,6 +75,10 @@ class Executor:
         """Whether a claim of this process is open, so that its lease must be renewed."""
         return self._claims > 0
 
+    def async_tools_under_way(self) -> list[str]:
+        """The names of the tools that run on the event loop at this moment."""
+        return sorted({f.order.call.name for f in self._flights.values() if f.work is not None and f.reserving is None})
+
     def prepare(self, order: Order) -> Prepared:
         """The call ready to run, or the result that says why it is not run."""
         name = order.call.name

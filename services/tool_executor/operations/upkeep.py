@@ -16,6 +16,8 @@ from tool_executor.operations.tools import Tools
 
 REFRESH_SECONDS = 1.0  # how soon a tool registered with another executor is seen here
 PURGE_SECONDS = 3600.0
+LOOK_SECONDS = 1.0
+STANDSTILL_SECONDS = 1.0  # a loop that stood still for so long was blocked by a tool: nothing here computes that long
 
 _log = structlog.get_logger("tool_executor")
 
@@ -36,6 +38,7 @@ class Upkeep:
             chores.create_task(self._every(RENEW_SECONDS, self.renew))
             chores.create_task(self._every(REFRESH_SECONDS, self._tools.refresh))
             chores.create_task(self._every(PURGE_SECONDS, self.purge))
+            chores.create_task(self.notice_standstills())
 
     async def renew(self) -> None:
         """Renews the lease while claims are open, so that no other executor takes them for orphans."""
@@ -49,10 +52,24 @@ class Upkeep:
         if records or tools:
             _log.info("forgotten", executions=records, tools_of_idle_runs=tools)
 
+    async def notice_standstills(self) -> None:
+        """Names the tools that were under way when the event loop stood still, for ever: nothing else tells why all others waited."""
+        while True:
+            due = self._clock.monotonic() + LOOK_SECONDS
+            await self._clock.sleep(LOOK_SECONDS)
+            late = self._clock.monotonic() - due
+            if late >= STANDSTILL_SECONDS and (tools := self._executor.async_tools_under_way()):
+                remedy = "await in it, or make it a plain function, which gets a thread of its own"
+                _log.warning("an async tool blocked this process", seconds=round(late, 1), among=tools, remedy=remedy)
+
     async def _every(self, seconds: float, chore: Callable[[], Awaitable[None]]) -> None:
+        told = ""
         while True:
             try:
                 await chore()
+                told = ""
             except Fault as fault:
-                _log.warning("a chore failed and is tried again", chore=chore.__name__, reason=fault.reason, problem=fault.message)
+                if fault.message != told:
+                    _log.warning("a chore failed and is tried again", chore=chore.__name__, reason=fault.reason, problem=fault.message)
+                told = fault.message
             await self._clock.sleep(seconds)
