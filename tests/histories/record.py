@@ -14,7 +14,7 @@ for folder in ("services", "gen", "tests"):
 from google.protobuf import json_format  # noqa: E402
 
 from behest.agent.v1 import agent_pb2  # noqa: E402
-from chassis.faults import ProviderRateLimited, ProviderRequestRefused  # noqa: E402
+from chassis.faults import ProviderRequestRefused, StreamIncomplete  # noqa: E402
 from kit.loop import Bench, CountedTools  # noqa: E402
 from orchestrator.domain import events as e  # noqa: E402
 from orchestrator.domain.run import Run, fold  # noqa: E402
@@ -28,7 +28,7 @@ def _agent(**limits: int) -> agent_pb2.Agent:
 
 
 def _benches() -> dict[str, Bench]:
-    tries = iter([ProviderRateLimited("slow"), "in the end"])
+    tries = iter([StreamIncomplete("cut"), "in the end"])
     cancelled = Bench(TOOLS)
     cancelled.journal.before_append = lambda batch: _cancel_once(cancelled, batch)
     return {

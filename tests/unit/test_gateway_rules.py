@@ -9,6 +9,7 @@ from email.utils import formatdate
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from chassis.faults import (
     CapabilityMissing,
@@ -49,6 +50,7 @@ from provider_gateway.domain.chat import (
 )
 from provider_gateway.domain.models import Capabilities, ModelTraits, Price
 from provider_gateway.domain.naming import ModelName, Names
+from provider_gateway.settings import HttpSettings, OpenAiSettings
 
 USER = Message(Role.USER, (TextPart("hi"),))
 GOOD = ChatRequest((USER,))
@@ -323,3 +325,11 @@ def test_no_error_body_whatever_breaks_the_reading(status: int, body: bytes) -> 
     fault = fault_of(refusal_of(status, body), WHO)
     assert fault.message
     assert all(isinstance(value, str) for value in fault.metadata.values())
+
+
+@pytest.mark.parametrize("url", ["ftp://x", "http://", "https:///v1", "http://x:port", "http://[x"])
+def test_an_address_without_scheme_or_host_is_refused_when_settings_are_read(url: str) -> None:
+    with pytest.raises(ValidationError, match=r"it names no host|does not begin with"):
+        OpenAiSettings(base_url=url)
+    with pytest.raises(ValidationError, match=r"it is not http://host:port"):
+        HttpSettings(proxy=url)

@@ -10,7 +10,7 @@ import pytest
 from behest.agent.v1 import agent_pb2
 from behest.chat.v1 import chat_pb2
 from behest.provider.v1 import provider_pb2
-from chassis.faults import Internal, ProviderRateLimited, ServiceUnavailable, StreamIncomplete
+from chassis.faults import Internal, ServiceUnavailable, StreamIncomplete
 from kit.loop import Bench, CountedIds, CountedTools, MemoryJournal, ScriptedModels, unanswered
 from orchestrator.adapters.rpc_models import _Reader, answer_from_proto
 from orchestrator.domain import events as e
@@ -303,7 +303,7 @@ class _Interrupted(ScriptedModels):
 async def test_interruptions_use_up_neither_the_model_nor_its_attempts() -> None:
     definition = agent()
     definition.fallback_models.append("other/m")
-    tries = iter([ProviderRateLimited("slow"), "done"])
+    tries = iter([StreamIncomplete("cut"), "done"])
     bench = Bench([], agent=definition)
     bench.models = _Interrupted(bench, 5, [lambda ask: next(tries)])
     await bench.run()

@@ -357,7 +357,7 @@ async def test_a_polling_tool_can_be_exempt() -> None:
 
 @pytest.mark.feature("R4")
 @pytest.mark.parametrize(
-    ("fault", "asked"), [(ProviderRequestRefused("bad"), 1), (ProviderRateLimited("slow"), 3), (StreamIncomplete("cut"), 3)]
+    ("fault", "asked"), [(ProviderRequestRefused("bad"), 1), (ProviderRateLimited("slow"), 1), (StreamIncomplete("cut"), 3)]
 )
 async def test_a_provider_that_keeps_failing_ends_the_run_typed(fault: Exception, asked: int) -> None:
     bench = Bench([fault])

@@ -102,10 +102,15 @@ def decide(run: Run, now: float) -> Effect:
 
 
 def will_retry(run: Run, fault: Failure) -> bool:
-    """Whether a failed model call is tried again: on another model if there is one left, on the same for retryable reasons."""
+    """Whether a failed model call is tried again: on another model if there is one left, on the same for retryable reasons.
+
+    A provider that failed before it said anything was asked again by the gateway already; asking again here would multiply the wait.
+    """
     refusals = run.refusals + 1
     if refusals < len(run.agent.models()):
         return True
+    if fault.reason.startswith("PROVIDER_") and not run.partial:
+        return False
     return fault.retryable and refusals < MAX_ATTEMPTS + len(run.agent.fallback_models)
 
 
