@@ -11,6 +11,7 @@ import asyncio
 import queue
 import sqlite3
 import threading
+import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
@@ -271,12 +272,25 @@ def _connect(path: str, busy_seconds: float) -> sqlite3.Connection:
     return connection
 
 
+def _enter_wal(connection: sqlite3.Connection, busy_seconds: float) -> None:
+    """Turns the log on. SQLite does not wait for others at this step, so processes that start at once on a new file try again."""
+    until = time.monotonic() + busy_seconds
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+            return
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() >= until:
+                raise
+        time.sleep(0.01)  # in the thread that opens; SQLite itself has no way to wait here
+
+
 def _open(path: str, schema: _Schema, durability: Durability, busy_seconds: float) -> sqlite3.Connection:
     connection: sqlite3.Connection | None = None
     try:
         connection = _connect(path, busy_seconds)
         connection.execute(f"PRAGMA page_size = {PAGE_BYTES}")
-        connection.execute("PRAGMA journal_mode = WAL")
+        _enter_wal(connection, busy_seconds)
         connection.execute("PRAGMA foreign_keys = ON")
         connection.execute(f"PRAGMA synchronous = {'FULL' if durability == 'full' else 'NORMAL'}")
         _migrate(path, connection, schema)
