@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from typing import TypeVar
 
 from behest.event.v1 import event_pb2
 from behest.run.v1 import run_pb2
@@ -19,6 +20,8 @@ from orchestrator.domain.values import Entry, RunId, SessionId
 from orchestrator.operations.ports import AWAY, Assignment, Batch, Instruction, Lease, Opened, Order, Patience, SignOfLife, Spent, Tail
 from orchestrator.wire import entry_from_proto, event_from_proto, event_to_proto, failure_to_proto, usage_to_proto
 
+Answer = TypeVar("Answer")
+
 ENDED_STATES = frozenset({run_pb2.RUN_STATE_COMPLETED, run_pb2.RUN_STATE_FAILED, run_pb2.RUN_STATE_CANCELLED})
 
 
@@ -34,21 +37,18 @@ class RpcJournal:
     async def append(self, lease: Lease, batch: Batch) -> None:
         """Makes a batch durable. Raises LeaseLost, SequenceConflict, RunEnded; while the store is away it asks again."""
         request = _append_request(lease, batch)
-        backoff = self._patience.backoff
-        while True:
-            try:
-                await self._journal.Append(request)
-                return
-            except (*AWAY, DeadlineExceeded):
-                await self._clock.sleep(backoff)
-                backoff = min(2 * backoff, self._patience.longest_backoff)
+        await self._until_back(lambda: self._journal.Append(request))
 
     async def read(self, run_id: RunId, after: int) -> tuple[SessionId, tuple[Recorded, ...]]:
         """The run's session and its log after a sequence; asks again while the store is away."""
+        return await self._until_back(lambda: self._read(run_id, after))
+
+    async def _until_back(self, ask: Callable[[], Awaitable[Answer]]) -> Answer:
+        """What the store answers, once it does."""
         backoff = self._patience.backoff
         while True:
             try:
-                return await self._read(run_id, after)
+                return await ask()
             except (*AWAY, DeadlineExceeded):
                 await self._clock.sleep(backoff)
                 backoff = min(2 * backoff, self._patience.longest_backoff)
