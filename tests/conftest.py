@@ -7,6 +7,10 @@ from collections.abc import Generator
 
 import pytest
 
+from kit.kafka import kafka, kafka_server, private_kafka
+
+__all__ = ["kafka", "kafka_server", "private_kafka"]  # fixtures for every test
+
 Report = pytest.TestReport | pytest.CollectReport
 STRICT = bool(os.environ.get("BEHEST_CI"))
 

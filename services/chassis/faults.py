@@ -161,6 +161,18 @@ class SessionExists(CallerFault):
     kind = Kind.ALREADY_EXISTS
 
 
+class ExportDamaged(CallerFault):
+    """The file to import is no export of a session, or was cut or changed."""
+
+    kind = Kind.INVALID_ARGUMENT
+
+
+class ExportTooNew(CallerFault):
+    """The file to import has a format of a newer version."""
+
+    kind = Kind.FAILED_PRECONDITION
+
+
 class RunNotFound(CallerFault):
     """No such run."""
 
@@ -462,5 +474,36 @@ class StorageUnavailable(ServiceFault):
 
 class SchemaTooNew(ServiceFault):
     """The storage was written by a newer version."""
+
+    kind = Kind.FAILED_PRECONDITION
+
+
+class SchemaTooOld(ServiceFault):
+    """The storage's schema is missing or older than this version; migrate it."""
+
+    kind = Kind.FAILED_PRECONDITION
+
+
+class KafkaUnavailable(ServiceFault):
+    """Kafka cannot be reached, or does not answer."""
+
+    kind = Kind.UNAVAILABLE
+    retryable = True
+
+
+class KafkaAccessRefused(ServiceFault):
+    """Kafka refuses our identity, or what it may do."""
+
+    kind = Kind.PERMISSION_DENIED
+
+
+class TopicMissing(ServiceFault):
+    """A topic does not exist in Kafka."""
+
+    kind = Kind.FAILED_PRECONDITION
+
+
+class CommandExpired(StateFault):
+    """A command from Kafka is too old to tell whether it was carried out before."""
 
     kind = Kind.FAILED_PRECONDITION

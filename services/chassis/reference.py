@@ -93,7 +93,7 @@ def type_name(annotation: Any) -> str:
 
 def _simple_name(kind: Any) -> str:
     if _is(kind, Secret):
-        return "secret: env:NAME, file:/path or the value"
+        return str(kind.described)
     if _is(kind, enum.Enum):
         return ", ".join(f"`{member.value}`" for member in kind)
     if _is(kind, BaseModel):

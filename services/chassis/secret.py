@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from pydantic_core import core_schema
 
@@ -16,6 +16,7 @@ class Secret:
     """A secret: `env:NAME`, `file:/path` (a mounted secret, read again when the file changes), or the value itself."""
 
     __slots__ = ("_read", "_text")
+    described: ClassVar[str] = "secret: env:NAME, file:/path or the value"  # as reference pages say it
 
     def __init__(self, text: str) -> None:
         self._text = text
@@ -49,7 +50,7 @@ class Secret:
         from_text = core_schema.no_info_after_validator_function(cls, core_schema.str_schema(min_length=1))
         return core_schema.json_or_python_schema(
             json_schema=from_text,
-            python_schema=core_schema.union_schema([core_schema.is_instance_schema(cls), from_text]),
+            python_schema=core_schema.no_info_before_validator_function(lambda v: v._text if isinstance(v, cls) else v, from_text),
             serialization=core_schema.plain_serializer_function_ser_schema(repr),
         )
 

@@ -19,13 +19,14 @@ from chassis.typewalk import fields_at, takes_container, takes_text, types_at
 
 __all__ = ["SECTIONS", "Secret", "load", "load_sections"]
 
-SECTIONS = ("orchestrator", "provider_gateway", "tool_executor", "session_store", "log", "telemetry", "data")
+SECTIONS = ("orchestrator", "provider_gateway", "tool_executor", "session_store", "kafka", "log", "telemetry", "data")
 PREFIX = "BEHEST__"
 
 M = TypeVar("M", bound=BaseModel)
 Path_ = tuple[str | int, ...]
 
 _SECRET = re.compile(r"key$|token$|secret|password|credential|authorization", re.IGNORECASE)
+_PASSWORD = re.compile(r"(:/*[^\s:@/]*:)\S*@")  # in URLs, misspelt ones too
 
 
 def load(section: str, model: type[M], file: Path | str | None = None, env: Mapping[str, str] = os.environ) -> M:
@@ -167,7 +168,8 @@ def _shown(place: Path_, value: Any) -> str:
         return "the value"
     if isinstance(value, (dict, list)):
         return f"a {'mapping' if isinstance(value, dict) else 'list'}"
-    return repr(value) if len(repr(value)) <= 80 else repr(value)[:77] + "…"
+    text = _PASSWORD.sub(r"\1…@", repr(value))
+    return text if len(text) <= 80 else text[:77] + "…"
 
 
 def _lower_first(text: str) -> str:

@@ -22,6 +22,7 @@ from typing import Any, Literal, TypeVar
 import structlog
 
 from chassis.faults import SchemaTooNew, StorageUnavailable
+from chassis.waypoints import waypoint
 
 T = TypeVar("T")
 Work = Callable[[sqlite3.Connection], T]
@@ -197,7 +198,9 @@ class Database:
         try:
             for pending in group:
                 self._in_savepoint(pending)
+            waypoint("sqlite.commit.before")
             self._connection.execute("COMMIT")
+            waypoint("sqlite.commit.after")
         except sqlite3.Error:
             self._roll_back()
             return False
@@ -221,7 +224,9 @@ class Database:
         try:
             self._connection.execute("BEGIN IMMEDIATE")
             pending.result, pending.error = pending.work(self._connection), None
+            waypoint("sqlite.commit.before")
             self._connection.execute("COMMIT")
+            waypoint("sqlite.commit.after")
             pending.committed = True
         except sqlite3.Error as error:
             self._roll_back()

@@ -30,12 +30,24 @@ class Ids(Protocol):
         """A UUIDv7: unique, and sorted by time of creation."""
 
 
+SLEW = 0.01
+"""How much faster or slower than time `now` goes while it makes up for a wall clock that was set: a minute in two hours."""
+
+
 class SystemClock:
-    """The machine's clock."""
+    """The machine's clock, without its jumps: a wall clock that is set moves no deadline, and its new time is come to by and by."""
+
+    def __init__(self) -> None:
+        self._now, self._moment = time.time(), time.monotonic()
 
     def now(self) -> float:
-        """Seconds since the epoch."""
-        return time.time()
+        """Seconds since the epoch; never goes back."""
+        moment = time.monotonic()
+        passed = moment - self._moment
+        behind = time.time() - self._now - passed
+        self._now += passed + max(-SLEW * passed, min(SLEW * passed, behind))
+        self._moment = moment
+        return self._now
 
     def monotonic(self) -> float:
         """Seconds since some moment."""

@@ -63,8 +63,12 @@ class AgentSettings(_Section):
 class NeighbourSettings(_Section):
     """How a neighbour is reached."""
 
-    target: str = Field(description="host:port, or dns:///name:port to balance over replicas")
+    target: str = Field(description="host:port; a name stands for all its addresses: every replica that it has is used, new ones too")
     carrier: Literal["grpc", "mux"] = Field("mux", description="grpc: a call each; mux: many calls on one stream")
+    streams: Annotated[int, Field(ge=1, le=64)] = Field(
+        1,
+        description="mux: at least so many streams, and one to each address; more than 1 where one address stands for all replicas",
+    )
 
 
 def _at(port: int) -> NeighbourSettings:
@@ -77,6 +81,17 @@ class NeighboursSettings(_Section):
     provider_gateway: NeighbourSettings = Field(default_factory=lambda: _at(50052), description="where models are called")
     tool_executor: NeighbourSettings = Field(default_factory=lambda: _at(50053), description="where tools are run")
     session_store: NeighbourSettings = Field(default_factory=lambda: _at(50054), description="where runs are kept")
+
+
+class CommandsSettings(_Section):
+    """Commands from Kafka: kafka.topics.commands names their topic."""
+
+    enabled: bool = Field(False, description="whether to carry them out; whoever may write to the topic can then start runs")
+    group: Annotated[str, Field(min_length=1, max_length=249)] = Field(
+        "behest-orchestrator", description="the consumer group of all replicas"
+    )
+    tenants: list[str] = Field(default_factory=list, description="whose commands are carried out; empty: any tenant's")
+    max_in_flight: Annotated[int, Field(gt=0, le=1000)] = Field(16, description="commands carried out at once by this process")
 
 
 def _default_agents() -> dict[str, AgentSettings]:
@@ -97,3 +112,4 @@ class OrchestratorSettings(_Section):
     neighbour_patience_s: Annotated[float, Field(gt=0)] = Field(
         60.0, description="seconds to wait for a neighbour that is away, per effect"
     )
+    commands: CommandsSettings = Field(default_factory=CommandsSettings, description="commands from Kafka")

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
 from behest.provider.v1 import provider_service_pb2_grpc
 from chassis.faults import ModelNotFound, ProviderCredentialsMissing, SettingsInvalid
+from chassis.kafka.settings import KafkaSettings
 from chassis.rpc import App, Methods, default_pipeline
 from chassis.settings import Secret
 from chassis.world import Clock, World
 from provider_gateway.adapters.anthropic import AnthropicWire
+from provider_gateway.adapters.call_records import CallPublications, publishing
 from provider_gateway.adapters.http.aiohttp_client import AiohttpClient, HttpOptions
 from provider_gateway.adapters.http.provider import Endpoint, HttpProvider
 from provider_gateway.adapters.http.transport import Http
@@ -23,29 +25,39 @@ from provider_gateway.adapters.wire import Wire
 from provider_gateway.api.provider_service import ProviderServicer
 from provider_gateway.domain.catalogue import Catalogue
 from provider_gateway.domain.naming import Names
-from provider_gateway.operations.chats import Chats, Manners
+from provider_gateway.operations.chats import SILENCE, Chats, Manners
 from provider_gateway.operations.ports import Provider
+from provider_gateway.operations.recording import CallRecorder, Recorder
 from provider_gateway.operations.retries import RetryBudget
 from provider_gateway.operations.routes import Access, Routes
 from provider_gateway.settings import AnthropicSettings, AnyProvider, OpenAiSettings, ProviderGatewaySettings, ScriptedSettings
 
 NAME = "provider-gateway"
+NO_KAFKA = KafkaSettings()
 OPENAI, ANTHROPIC = OpenAiSettings().base_url, AnthropicSettings(adapter="anthropic").base_url
 
 
 @asynccontextmanager
-async def open_app(settings: ProviderGatewaySettings, world: World) -> AsyncIterator[App]:
+async def open_app(settings: ProviderGatewaySettings, world: World, kafka: KafkaSettings = NO_KAFKA) -> AsyncIterator[App]:
     """The gateway, ready to be served. Wrong settings raise SettingsInvalid here; missing keys do not: see ListProviders."""
-    http = AiohttpClient(HttpOptions(**settings.http.model_dump()))
-    try:
+    async with AsyncExitStack() as stack:
+        http = AiohttpClient(HttpOptions(**settings.http.model_dump()))
+        stack.push_async_callback(http.close)
         routes = _routes(settings, http, world.clock)
         manners = Manners(settings.retries.policy(), random.random)
+        recorder = await _open_recorder(kafka, world, stack) if kafka.on else SILENCE
         methods = Methods(NAME, default_pipeline())
-        servicer = ProviderServicer(Chats(routes, manners, world.clock), routes)
+        servicer = ProviderServicer(Chats(routes, manners, world.clock, recorder), routes)
         provider_service_pb2_grpc.add_ProviderServiceServicer_to_server(servicer, methods.server())
         yield App(NAME, methods, ready=_readiness(settings, routes))
-    finally:
-        await http.close()
+
+
+async def _open_recorder(kafka: KafkaSettings, world: World, stack: AsyncExitStack) -> Recorder:
+    from chassis.kafka.publisher import open_publisher  # aiokafka is loaded where it is used
+
+    publisher = await stack.enter_async_context(open_publisher(kafka, world.clock, NAME))
+    publications = CallPublications(publisher, kafka.topics.provider_calls.name, world.clock)
+    return CallRecorder(await stack.enter_async_context(publishing(publications)), world)
 
 
 def _routes(settings: ProviderGatewaySettings, http: Http, clock: Clock) -> Routes:

@@ -40,7 +40,10 @@ def listen_address(service: Service, port_base: int = DEFAULT_PORT_BASE) -> str:
 
 
 def beside(target: str, service: Service) -> str:
-    """Where service is, given where the orchestrator is; raises SettingsInvalid when target is no host:port."""
+    """Where service is, given where the orchestrator is; raises SettingsInvalid when target is no host:port, or several after `ipv4:`."""
+    scheme, colon, several = target.partition(":")
+    if colon and scheme in ("ipv4", "ipv6"):
+        return f"{scheme}:{','.join(beside(each.strip(), service) for each in several.split(','))}"
     host, _, port = target.rpartition(":")
     if not host or not port.isdigit():
         raise SettingsInvalid(
@@ -55,8 +58,13 @@ def configured_target(env: Mapping[str, str] = os.environ) -> str | None:
 
 
 async def listens(target: str) -> bool:
-    """Whether something accepts connections at target; raises SettingsInvalid when it is no host:port."""
-    host, _, port = beside(target, Service.ORCHESTRATOR).rpartition(":")
+    """Whether something accepts connections at target, or at one of several; raises SettingsInvalid when it is no host:port."""
+    places = beside(target, Service.ORCHESTRATOR).removeprefix("ipv4:").removeprefix("ipv6:").removeprefix("dns:").lstrip("/")
+    return any([await _accepts(place) for place in places.split(",")])
+
+
+async def _accepts(place: str) -> bool:
+    host, _, port = place.rpartition(":")
     try:
         async with asyncio.timeout(PROBE_SECONDS):
             _, writer = await asyncio.open_connection(host.strip("[]"), int(port))

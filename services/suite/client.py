@@ -9,6 +9,7 @@ async with Behest() as behest:
 from __future__ import annotations
 
 import contextlib
+import sys
 from collections.abc import AsyncIterator, Callable, Iterable
 from types import TracebackType
 from typing import Protocol, Self, TypeVar
@@ -46,12 +47,14 @@ IDEMPOTENT = frozenset(
         "run.v1.RunService": ("CreateRun", "GetRun", "ListRuns", "CancelRun", "SendInput", "PreviewContext"),
         "agent.v1.AgentService": ("ListAgents", "GetAgent"),
         "provider.v1.ProviderService": ("ListModels", "ListProviders"),
-        "tool.v1.ToolService": ("ListTools",),
-        "session.v1.SessionService": ("GetSession", "ListSessions", "ListMessages", "GetUsage"),
+        "tool.v1.ToolService": ("ListTools", "DeleteExecutions"),
+        "session.v1.SessionService": ("GetSession", "ListSessions", "ListMessages", "GetUsage", "GetStatistics"),
     }.items()
     for method in methods
 )
 PAGE = 200
+MOST_RUNS = 1000  # whose executions are deleted in one call
+ENDED_STATES = (run_pb.RUN_STATE_COMPLETED, run_pb.RUN_STATE_FAILED, run_pb.RUN_STATE_CANCELLED)
 
 Request = TypeVar("Request")
 Response = TypeVar("Response")
@@ -90,9 +93,10 @@ def dial_beside(target: str) -> Dial:
 class Behest:
     """A suite as a client sees it. Use it as an async context manager.
 
-    `target` is the orchestrator's host:port; without it the environment's BEHEST_TARGET counts, then 127.0.0.1:50051. The
-    session store, the gateway and the executor are looked for on the ports after it, unless `dial` knows better. `timeout` in
-    seconds bounds each plain call, not streams. Every failure is a `chassis.faults.Fault`.
+    `target` is the orchestrator's host:port, or several addresses, as in dns:///orchestrator:50051 or ipv4:10.0.0.1:1,10.0.0.2:1: calls
+    are spread over the replicas, and a stream that breaks goes on at another. Without it the environment's BEHEST_TARGET counts, then
+    127.0.0.1:50051. The session store, the gateway and the executor are looked for on the ports after it, unless `dial` knows better.
+    `timeout` in seconds bounds each plain call, not streams. Every failure is a `chassis.faults.Fault`.
     """
 
     def __init__(
@@ -122,7 +126,11 @@ class Behest:
     # runs
 
     async def run(self, text: str, **order: object) -> RunHandle:
-        """Accepts an order in words and returns the run; it is durable by then. `order` holds more fields of CreateRunRequest."""
+        """Accepts an order in words and returns the run; it is durable by then. `order` holds more fields of CreateRunRequest.
+
+        With `session_id` of a session that has a run under way, `on_busy` says what to do: "BUSY_POLICY_QUEUE" waits behind it,
+        "BUSY_POLICY_INTERRUPT" stops it, "BUSY_POLICY_FORK" goes on in a copy of the session, whose id is the handle's `session_id`.
+        """
         return await self.create_run(runs.CreateRunRequest(input=[chat_pb.Part(text=text)], **order))  # type: ignore[arg-type] # protobuf checks them
 
     async def create_run(self, order: runs.CreateRunRequest) -> RunHandle:
@@ -202,7 +210,12 @@ class Behest:
         return (await self._ask(stub.GetSession, sessions.GetSessionRequest(session_id=session_id))).session
 
     async def delete_session(self, session_id: str) -> None:
-        """Deletes a session and all that hangs on it."""
+        """Deletes a session and all that hangs on it, what its tools did included; when it fails half-way, do it again."""
+        ended = await self._run_ids(session_id, ENDED_STATES)
+        if await self._run_ids(session_id) == ended:  # otherwise deleting is refused, and what its tools did stays
+            executor = ToolServiceStub(await self._channel(Service.TOOL_EXECUTOR))
+            for start in range(0, len(ended), MOST_RUNS):
+                await self._ask(executor.DeleteExecutions, tools.DeleteExecutionsRequest(run_ids=ended[start : start + MOST_RUNS]))
         stub = SessionServiceStub(await self._channel(Service.SESSION_STORE))
         await self._ask(stub.DeleteSession, sessions.DeleteSessionRequest(session_id=session_id))
 
@@ -216,6 +229,34 @@ class Behest:
         """Tokens and money by model: of a run, of a session, or of the tenant."""
         stub = SessionServiceStub(await self._channel(Service.SESSION_STORE))
         return await self._ask(stub.GetUsage, sessions.GetUsageRequest(session_id=session_id, run_id=run_id))
+
+    async def statistics(self, session_id: str = "", run_id: str = "", *, by_day: bool = False) -> sessions.GetStatisticsResponse:
+        """What runs came to: all of the tenant's, a session's, or one."""
+        stub = SessionServiceStub(await self._channel(Service.SESSION_STORE))
+        return await self._ask(stub.GetStatistics, sessions.GetStatisticsRequest(session_id=session_id, run_id=run_id, by_day=by_day))
+
+    async def export_session(self, session_id: str) -> AsyncIterator[bytes]:
+        """A session as one portable file, in pieces; raises SessionBusy while a run is under way."""
+        stub = SessionServiceStub(await self._channel(Service.SESSION_STORE))
+        with call_scope(self._call):
+            call = stub.ExportSession(sessions.ExportSessionRequest(session_id=session_id))
+        try:
+            async for response in call:
+                yield response.data
+        finally:
+            call.cancel()
+
+    async def import_session(self, pieces: AsyncIterator[bytes], session_id: str = "") -> sessions.ImportSessionResponse:
+        """Takes a session in, whole or not at all; with a session_id as a copy of that name. Raises SessionExists, ExportDamaged."""
+        stub = SessionServiceStub(await self._channel(Service.SESSION_STORE))
+
+        async def requests() -> AsyncIterator[sessions.ImportSessionRequest]:
+            yield sessions.ImportSessionRequest(session_id=session_id)
+            async for piece in pieces:
+                yield sessions.ImportSessionRequest(data=piece)
+
+        with call_scope(self._call):
+            return await stub.ImportSession(requests())
 
     # tools and models
 
@@ -235,6 +276,9 @@ class Behest:
         return list((await self._ask(stub.ListProviders, providers.ListProvidersRequest())).providers)
 
     # how calls are made
+
+    async def _run_ids(self, session_id: str, states: Iterable[run_pb.RunState.ValueType] = ()) -> list[str]:
+        return [run.id for run in await self.list_runs(session_id, states, limit=sys.maxsize)]
 
     async def _channel(self, service: Service) -> grpc.aio.Channel:
         if service not in self._channels:

@@ -16,6 +16,7 @@ import provider_gateway.app
 import session_store.app
 import tool_executor.app
 from chassis.faults import ServiceUnavailable, SettingsInvalid, StorageUnavailable
+from chassis.kafka.settings import KafkaSettings
 from chassis.rpc import App, LocalChannel
 from chassis.rpc.call import DEFAULT_TENANT
 from chassis.rpc.serve import ServerOptions, open_server
@@ -43,6 +44,7 @@ class SuiteSettings:
     provider_gateway: ProviderGatewaySettings
     tool_executor: ToolExecutorSettings
     session_store: SessionStoreSettings
+    kafka: KafkaSettings
     log: LogSettings
 
     def listen(self, service: Service) -> str:
@@ -76,6 +78,7 @@ def load_suite_settings(file: Path | None, env: Mapping[str, str]) -> SuiteSetti
         "provider_gateway": ProviderGatewaySettings,
         "tool_executor": ToolExecutorSettings,
         "session_store": SessionStoreSettings,
+        "kafka": KafkaSettings,
         "log": LogSettings,
     }
     return SuiteSettings(**load_sections(models, file, env))  # type: ignore[arg-type] # one model per key
@@ -165,15 +168,16 @@ class _Rising:
 
     async def all(self) -> None:
         """Opens all four."""
-        await self._open(Service.SESSION_STORE, session_store.app.open_app(self.settings.session_store, self.world))
-        await self._open(Service.PROVIDER_GATEWAY, provider_gateway.app.open_app(self.settings.provider_gateway, self.world))
-        await self._open(Service.TOOL_EXECUTOR, tool_executor.app.open_app(self.settings.tool_executor, self.world))
+        world, kafka = self.world, self.settings.kafka
+        await self._open(Service.SESSION_STORE, session_store.app.open_app(self.settings.session_store, world, kafka))
+        await self._open(Service.PROVIDER_GATEWAY, provider_gateway.app.open_app(self.settings.provider_gateway, world, kafka))
+        await self._open(Service.TOOL_EXECUTOR, tool_executor.app.open_app(self.settings.tool_executor, world, kafka))
         neighbours = orchestrator.app.Neighbours(
             session_store=self.channels[Service.SESSION_STORE],
             provider_gateway=self.channels[Service.PROVIDER_GATEWAY],
             tool_executor=self.channels[Service.TOOL_EXECUTOR],
         )
-        await self._open(Service.ORCHESTRATOR, orchestrator.app.open_app(self.settings.orchestrator, self.world, neighbours))
+        await self._open(Service.ORCHESTRATOR, orchestrator.app.open_app(self.settings.orchestrator, world, neighbours, kafka))
 
     async def _open(self, service: Service, opening: contextlib.AbstractAsyncContextManager[App]) -> None:
         app = await self.stack.enter_async_context(opening)

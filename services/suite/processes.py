@@ -165,7 +165,8 @@ def _child(service: Service, options: SuiteOptions, settings: SuiteSettings, env
 async def serves(address: str) -> None:
     """Returns when the server at address says that it serves; waits as long as it takes."""
     request = health_pb2.HealthCheckRequest()
-    async with grpc.aio.insecure_channel(address) as channel:
+    eager = [("grpc.initial_reconnect_backoff_ms", 50), ("grpc.max_reconnect_backoff_ms", 250)]
+    async with grpc.aio.insecure_channel(address, options=eager) as channel:
         while True:
             with contextlib.suppress(grpc.aio.AioRpcError):
                 async for response in health_pb2_grpc.HealthStub(channel).Watch(request, wait_for_ready=True):

@@ -4,16 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field
 
-MEMORY = "memory:"
-SQLITE = "sqlite:"
-
-
-def _database(value: str) -> str:
-    if value != MEMORY and not (value.startswith(SQLITE) and len(value) > len(SQLITE)):
-        raise ValueError("write sqlite:PATH, or memory: to forget executions with the process")
-    return value
+from chassis.database import Database
 
 
 class ToolExecutorSettings(BaseModel):
@@ -22,9 +15,12 @@ class ToolExecutorSettings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     listen: Annotated[str, Field(description="host:port to listen on, such as 127.0.0.1:50053")] = "127.0.0.1:50053"
-    database: Annotated[str, AfterValidator(_database), Field(description="where executions are remembered: sqlite:PATH or memory:")] = (
-        "sqlite:behest.db"
-    )
+    database: Annotated[
+        Database,
+        Field(
+            description="where executions are remembered: sqlite:PATH, memory:, or for replicas postgresql://user:password@host:5432/name"
+        ),
+    ] = Database("sqlite:behest.db")
     durability: Annotated[
         Literal["full", "normal"],
         Field(description="full survives a power cut, normal only a killed process"),
@@ -47,6 +43,9 @@ class ToolExecutorSettings(BaseModel):
     )
     output_max_lines: Annotated[int, Field(ge=3, description="lines of a result that the model reads")] = 2000
     retention_days: Annotated[float, Field(gt=0, description="days after which executions are forgotten")] = 7
+    publish_content: Annotated[
+        bool, Field(description="whether executions published to Kafka hold arguments and results, not only what ran and how it ended")
+    ] = False
     max_tools_per_tenant: Annotated[int, Field(ge=0, description="tools that one tenant may register")] = 1000
     drain_ms: Annotated[
         int, Field(ge=0, description="milliseconds that executions under way get to end when the process is told to stop")

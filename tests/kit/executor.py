@@ -6,17 +6,22 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from behest.chat.v1 import chat_pb2
 from behest.tool.v1 import tool_pb2
 from behest.tool.v1 import tool_service_pb2 as pb
 from behest.tool.v1.tool_service_pb2_grpc import ToolServiceStub
+from chassis.database import Database
+from chassis.kafka.settings import KafkaSettings
 from chassis.rpc import App, Call, LocalChannel, call_scope
 from chassis.world import World
+from kit.postgres import fresh_database
 from tool_executor.app import open_app
 from tool_executor.settings import ToolExecutorSettings
 
+NO_KAFKA = KafkaSettings()
 SAMPLES = ("kit.sample_tools:*", "kit.sample_tools:unmarked")
 
 
@@ -68,12 +73,27 @@ def batch_request(*calls: chat_pb2.ToolCall, run_id: str = "run-1", **fields: An
 
 
 @asynccontextmanager
+async def database_for(kind: str, folder: Path) -> AsyncIterator[str]:
+    """The setting `database` for an empty one: memory, sqlite or postgres."""
+    if kind == "postgres":
+        async with fresh_database("tool_executor") as url:
+            yield url
+    else:
+        yield "memory:" if kind == "memory" else f"sqlite:{folder / 'tools.db'}"
+
+
+@asynccontextmanager
 async def open_executor(
-    *, functions: Sequence[str] = SAMPLES, database: str = "memory:", world: World | None = None, **settings: Any
+    *,
+    functions: Sequence[str] = SAMPLES,
+    database: str | Database = "memory:",
+    world: World | None = None,
+    kafka: KafkaSettings = NO_KAFKA,
+    **settings: Any,
 ) -> AsyncIterator[ExecutorClient]:
     """An executor in this process."""
     own = ToolExecutorSettings(functions=tuple(functions), database=database, **settings)
-    async with open_app(own, world or World()) as app:
+    async with open_app(own, world or World(), kafka) as app:
         channel = LocalChannel(app.methods)
         try:
             yield ExecutorClient(app, ToolServiceStub(channel))

@@ -13,6 +13,7 @@ from provider_gateway.domain.naming import Names
 from provider_gateway.operations.chats import Chats, Manners
 from provider_gateway.operations.limits import TimeLimits
 from provider_gateway.operations.ports import ModelCall
+from provider_gateway.operations.recording import Recorder, Silence
 from provider_gateway.operations.retries import RetryBudget, RetryPolicy
 from provider_gateway.operations.routes import Access, Routes
 
@@ -99,13 +100,14 @@ class Bench:
     policy: RetryPolicy = field(default_factory=RetryPolicy)
     limits: TimeLimits = field(default_factory=TimeLimits)
     traits: ModelTraits = field(default_factory=ModelTraits)
+    recorder: Recorder = field(default_factory=Silence)
 
     def chats(self) -> Chats:
         """The operations."""
         catalogue = Catalogue({"double": {"m": self.traits}})
         access = Access(self.provider, self.limits, RetryBudget(self.policy))
         routes = Routes({"double": access}, catalogue, Names(["double"], {}, {}), lambda adapter, model: None)
-        return Chats(routes, Manners(self.policy, lambda: 1.0), self.clock)
+        return Chats(routes, Manners(self.policy, lambda: 1.0), self.clock, self.recorder)
 
 
 async def events_of(chats: Chats, deadline: float | None = None) -> list[ChatEvent]:

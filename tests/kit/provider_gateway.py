@@ -9,12 +9,14 @@ from typing import Any
 from behest.provider.v1 import provider_pb2
 from behest.provider.v1 import provider_service_pb2 as pb
 from behest.provider.v1.provider_service_pb2_grpc import ProviderServiceStub
+from chassis.kafka.settings import KafkaSettings
 from chassis.rpc import LocalChannel, open_channel, open_server
 from chassis.rpc.serve import ServerOptions
 from chassis.world import World
 from provider_gateway.app import open_app
 from provider_gateway.settings import ProviderGatewaySettings
 
+NO_KAFKA = KafkaSettings()
 QUICK = {"first_pause_ms": 1, "longest_pause_ms": 2}
 
 
@@ -24,9 +26,11 @@ def settings_of(providers: dict[str, Any], **fields: Any) -> ProviderGatewaySett
 
 
 @contextlib.asynccontextmanager
-async def open_gateway(settings: ProviderGatewaySettings, carrier: str = "local") -> AsyncIterator[ProviderServiceStub]:
+async def open_gateway(
+    settings: ProviderGatewaySettings, carrier: str = "local", kafka: KafkaSettings = NO_KAFKA
+) -> AsyncIterator[ProviderServiceStub]:
     """A stub that reaches a gateway by that carrier."""
-    async with open_app(settings, World()) as app:
+    async with open_app(settings, World(), kafka) as app:
         if carrier == "local":
             async with LocalChannel(app.methods) as channel:
                 yield ProviderServiceStub(channel)

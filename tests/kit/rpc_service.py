@@ -24,7 +24,7 @@ class ProbeSettings(BaseModel):
 
 
 @contextlib.asynccontextmanager
-async def open_app(settings: ProbeSettings, world: World) -> AsyncIterator[App]:
+async def open_app(settings: ProbeSettings, world: World, kafka: object) -> AsyncIterator[App]:
     if settings.trouble == "fault":
         raise StorageUnavailable("the disk is full; make room")
     if settings.trouble == "defect":

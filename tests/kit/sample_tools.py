@@ -128,6 +128,15 @@ async def append_then_wait(path: str) -> str:
     return "never"
 
 
+@tool
+async def append_then_pass(path: str, seconds: float) -> str:
+    """Append a line to a file, then end after so long."""
+    with Path(path).open("a") as file:
+        file.write("effect\n")
+    await asyncio.sleep(seconds)
+    return "passed"
+
+
 @tool(idempotent=True)
 async def append_idempotent(path: str, wait: bool, context: ToolContext) -> str:
     """Append a line to a file, then on the first attempt never end."""

@@ -20,9 +20,13 @@ from behest.session.v1.journal_service_pb2_grpc import JournalServiceStub
 from behest.session.v1.session_service_pb2_grpc import SessionServiceStub
 from chassis.rpc import Call, LocalChannel, call_scope
 from chassis.world import World
+from kit.postgres import database_of
 from session_store.adapters.memory.storage import open_memory_storage
+from session_store.adapters.postgres.storage import PostgresStorage, open_postgres_storage
 from session_store.adapters.sqlite.storage import open_sqlite_storage
-from session_store.app import open_service
+from session_store.app import FOR_EVER, GENEROUS, open_service
+from session_store.domain.retention import Retention
+from session_store.domain.schedule import RunLimits
 from session_store.operations.ports import Storage
 
 LEASE_SECONDS = 3.0
@@ -32,7 +36,15 @@ Backend = Callable[[Path], AbstractAsyncContextManager[Storage]]
 BACKENDS: dict[str, Backend] = {
     "memory": lambda folder: open_memory_storage(),
     "sqlite": lambda folder: open_sqlite_storage(str(folder / "store.db"), "normal"),
+    "postgres": lambda folder: _open_postgres(folder),
 }
+
+
+@contextlib.asynccontextmanager
+async def _open_postgres(folder: Path) -> AsyncIterator[Storage]:
+    url = await database_of(folder, "session_store")
+    async with open_postgres_storage(lambda: url, "normal") as storage:
+        yield storage
 
 
 class ManualClock:
@@ -40,10 +52,15 @@ class ManualClock:
 
     def __init__(self, now: float = 1_700_000_000.0) -> None:
         self._now = now
+        self._jumped = 0.0
         self._sleepers: list[tuple[float, asyncio.Future[None]]] = []
 
     def now(self) -> float:
-        return self._now
+        return self._now + self._jumped
+
+    def jump(self, seconds: float) -> None:
+        """Sets the wall clock alone."""
+        self._jumped += seconds
 
     def monotonic(self) -> float:
         return self._now
@@ -90,18 +107,31 @@ class Store:
 
 
 @contextlib.asynccontextmanager
-async def open_store(backend: str, folder: Path, clock: ManualClock | None = None, ids: object | None = None) -> AsyncIterator[Store]:
+async def open_store(
+    backend: str,
+    folder: Path,
+    clock: ManualClock | None = None,
+    ids: object | None = None,
+    limits: RunLimits = GENEROUS,
+    retention: Retention = FOR_EVER,
+) -> AsyncIterator[Store]:
     """A store on a backend; folder is where one with files keeps them, so opening twice is a restart."""
-    async with BACKENDS[backend](folder) as storage, open_store_on(storage, clock, ids) as store:
+    async with BACKENDS[backend](folder) as storage, open_store_on(storage, clock, ids, limits, retention) as store:
         yield store
 
 
 @contextlib.asynccontextmanager
-async def open_store_on(storage: Storage, clock: ManualClock | None = None, ids: object | None = None) -> AsyncIterator[Store]:
+async def open_store_on(
+    storage: Storage,
+    clock: ManualClock | None = None,
+    ids: object | None = None,
+    limits: RunLimits = GENEROUS,
+    retention: Retention = FOR_EVER,
+) -> AsyncIterator[Store]:
     """A store on an open storage; two on one storage are two replicas."""
     clock = clock or ManualClock()
     world = World(clock=clock, ids=ids or CountingIds())  # type: ignore[arg-type]
-    async with open_service(storage, world, LEASE_SECONDS) as app, LocalChannel(app.methods) as channel:
+    async with open_service(storage, world, LEASE_SECONDS, limits, retention=retention) as app, LocalChannel(app.methods) as channel:
         yield Store(SessionServiceStub(channel), JournalServiceStub(channel), clock, storage, app.drain)
 
 
@@ -149,6 +179,14 @@ def opening(run_id: str, session_id: str = "s", tenant: str = "default", **value
 
 def queueing(run_id: str, session_id: str = "s", **values: object) -> journal_pb.OpenRunRequest:
     return opening(run_id, session_id, on_busy=run_pb2.BUSY_POLICY_QUEUE, **values)  # type: ignore[arg-type]
+
+
+def interrupting(run_id: str, session_id: str = "s", **values: object) -> journal_pb.OpenRunRequest:
+    return opening(run_id, session_id, on_busy=run_pb2.BUSY_POLICY_INTERRUPT, **values)  # type: ignore[arg-type]
+
+
+def forking(run_id: str, fork: str, session_id: str = "s", **values: object) -> journal_pb.OpenRunRequest:
+    return opening(run_id, session_id, on_busy=run_pb2.BUSY_POLICY_FORK, fork_session_id=fork, **values)  # type: ignore[arg-type]
 
 
 def ending(
@@ -263,6 +301,8 @@ async def settle(store: Store) -> None:
     for _ in range(5):
         await store.storage.write(lambda tables: None)
         await store.storage.read(lambda tables: None)
+        while isinstance(store.storage, PostgresStorage) and store.storage._database.busy:
+            await store.storage.read(lambda tables: None)
         for _ in range(10):
             await asyncio.sleep(0)
 

@@ -95,8 +95,8 @@ class SuiteUnderTest:
         path = self.folder / "effects.txt"
         return Counter(path.read_text().split()) if path.exists() else Counter()
 
-    async def start(self, part: str) -> None:
-        """Starts a part and waits until it serves."""
+    async def start(self, part: str, *arguments: str) -> None:
+        """Starts a part, with more arguments if need be, and waits until it serves."""
         log = (self.folder / f"{part}.log").open("ab")
         env = os.environ | {
             "PYTHONPATH": os.pathsep.join(str(ROOT / name) for name in ("services", "gen", "tests")),
@@ -107,6 +107,7 @@ class SuiteUnderTest:
                 sys.executable,
                 "-m",
                 *self._command(part),
+                *arguments,
                 env=env,
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=log,

@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 
 from behest.fault.v1 import fault_pb2
 from chassis.faults import (
-    CallCancelled,
     DeadlineExceeded,
     Fault,
     Kind,
@@ -94,7 +93,7 @@ def rpc_error(code: grpc.StatusCode, details: str, *trailing: tuple[str, bytes])
     [
         (grpc.StatusCode.UNAVAILABLE, "failed to connect", ServiceUnavailable),
         (grpc.StatusCode.DEADLINE_EXCEEDED, "Deadline Exceeded", DeadlineExceeded),
-        (grpc.StatusCode.CANCELLED, "Cancelled", CallCancelled),
+        (grpc.StatusCode.CANCELLED, "Cancelled", ServiceUnavailable),
         (grpc.StatusCode.RESOURCE_EXHAUSTED, "CLIENT: Received message larger than max (5 vs. 4)", MessageTooLarge),
         (grpc.StatusCode.RESOURCE_EXHAUSTED, "SERVER: Sent message larger than max (5 vs. 4)", MessageTooLarge),
         (grpc.StatusCode.UNIMPLEMENTED, "Method not found!", MethodNotFound),

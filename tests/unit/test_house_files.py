@@ -77,6 +77,7 @@ def test_every_make_target_that_a_page_names_exists() -> None:
 @pytest.mark.feature("X6")
 def test_every_behest_command_that_a_page_names_exists() -> None:
     commands = {command.name or getattr(command.callback, "__name__", "") for command in app.registered_commands}
+    commands |= {group.name for group in app.registered_groups}
     for page in (path for path in _files() if path.suffix == ".md"):
         named = set(re.findall(r"(?:^ {4}|^\$ |`|bin/)behest ([a-z][a-z-]+)", page.read_text(), re.MULTILINE))
         assert named <= commands, page.name

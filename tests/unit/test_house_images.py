@@ -1,4 +1,4 @@
-"""What an image holds is enough to run its service: requirements/<service>.txt has every package that it and the chassis import."""
+"""What an image holds is enough to run its service: requirements/<service>.txt has every package that it imports, also by the chassis."""
 
 from __future__ import annotations
 
@@ -25,11 +25,28 @@ NAMESPACES = {
 
 
 def _packages(service: str) -> set[str]:
-    """The names of the foreign distributions that a service and the chassis import, anywhere in their code."""
-    paths = (path for folder in (service, "chassis") for path in (ROOT / "services" / folder).rglob("*.py"))
-    names = {name for path in paths for name in imports(path)}
+    """The names of the foreign distributions that a service imports anywhere in its code, or in what it reaches of the chassis."""
+    names = _reached(ROOT / "services" / service)
     foreign = {name for name in names if name.partition(".")[0] not in sys.stdlib_module_names | OURS | {service}}
     return {_distribution(name) for name in foreign}
+
+
+def _reached(folder: Path) -> set[str]:
+    """Every module that the code in a folder imports, and that those of the chassis import in turn."""
+    names: set[str] = set()
+    paths = set(folder.rglob("*.py"))
+    while paths:
+        found = {name for path in paths for name in imports(path)} - names
+        names |= found
+        paths = {path for name in found if name.startswith("chassis.") for path in _files(name)}
+    return names
+
+
+def _files(module: str) -> list[Path]:
+    """The files of a module, or of the module that has the name which was imported; and of the packages around it."""
+    place = ROOT / "services" / Path(*module.split("."))
+    inside = [place.with_suffix(".py"), place.parent.with_suffix(".py"), *(above / "__init__.py" for above in (place, *place.parents))]
+    return [path for path in inside if path.is_file() and ROOT / "services" in path.parents]
 
 
 def _distribution(module: str) -> str:

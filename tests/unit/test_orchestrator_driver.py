@@ -135,6 +135,26 @@ async def test_places_kept_for_runs_being_opened_count_against_the_room() -> Non
         assert driver.room == 2
 
 
+@pytest.mark.feature("R22")
+async def test_room_that_was_told_while_a_place_was_kept_is_told_again_when_the_run_went_elsewhere() -> None:
+    store = MemoryStore()
+    async with driving(store, room=1) as driver:
+        with driver.place():
+            driver._changed.set()
+            await _signs(store, 2)
+        await _signs(store, 3)
+        assert [sign.room for sign in store.signs[-2:]] == [0, 1]
+        with driver.place():
+            pass
+        await asyncio.sleep(0)
+        assert len(store.signs) == 3
+
+
+async def _signs(store: MemoryStore, count: int) -> None:
+    while len(store.signs) < count:
+        await asyncio.sleep(0)
+
+
 @pytest.mark.feature("R13")
 async def test_a_driver_that_leaves_while_a_tool_runs_hands_over_without_an_end() -> None:
     store, tools = MemoryStore(), CountedTools(gate=asyncio.Event())

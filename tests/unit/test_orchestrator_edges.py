@@ -10,14 +10,26 @@ import pytest
 from behest.agent.v1 import agent_pb2
 from behest.chat.v1 import chat_pb2
 from behest.provider.v1 import provider_pb2
-from chassis.faults import Internal, ServiceUnavailable, StreamIncomplete
+from chassis.faults import Internal, LeaseLost, ServiceUnavailable, StreamIncomplete
 from kit.loop import Bench, CountedIds, CountedTools, MemoryJournal, ScriptedModels, unanswered
 from orchestrator.adapters.rpc_models import _Reader, answer_from_proto
 from orchestrator.domain import events as e
-from orchestrator.domain.run import Run, fold
-from orchestrator.domain.values import Entry, Finish, MessageId, Usage
+from orchestrator.domain.run import Recorded, Run, fold
+from orchestrator.domain.values import Entry, Failure, Finish, MessageId, Usage
 from orchestrator.operations.bearing import Interruption
-from orchestrator.operations.ports import Ask, CallStartedOutput, Outcome, Output, Patience, Progress, Spent, SpentOutput, Tail, TextOutput
+from orchestrator.operations.ports import (
+    Ask,
+    Batch,
+    CallStartedOutput,
+    Outcome,
+    Output,
+    Patience,
+    Progress,
+    Spent,
+    SpentOutput,
+    Tail,
+    TextOutput,
+)
 from orchestrator.wire import entry_from_proto
 
 
@@ -409,3 +421,44 @@ def _asked_at(bench: Bench) -> list[_At]:
         if isinstance(bench.journal.log[sequence - 1].event, e.ModelStarted):
             places.append(_At(run.sequence, messages))
     return places
+
+
+# Leases
+
+
+def go_on_elsewhere(bench: Bench) -> None:
+    """Another driver takes the run over and gives up the model call that this one makes."""
+    gone = e.ModelFailed(1, 1, Failure.of(ServiceUnavailable("gone")), will_retry=True)
+    for event in (e.RunResumed("driver-2", 2), gone):
+        bench.journal.log.append(Recorded(len(bench.journal.log) + 1, 1000.0, event))
+
+
+@pytest.mark.feature("S6")
+async def test_a_driver_whose_append_meets_the_events_of_another_leaves_and_takes_it_for_no_defect() -> None:
+    bench = Bench(["all done"])
+
+    def lose_the_lease(batch: Batch) -> None:
+        if isinstance(batch.events[0].event, e.TextDelta | e.ModelFinished):
+            bench.journal.before_append = lambda batch: None
+            go_on_elsewhere(bench)
+
+    bench.journal.before_append = lose_the_lease
+    with pytest.raises(LeaseLost):
+        await bench.run()
+    assert bench.journal.kinds()[-2:] == ["RunResumed", "ModelFailed"]
+
+
+@pytest.mark.feature("S6")
+async def test_a_driver_that_reads_of_a_command_and_of_another_driver_leaves() -> None:
+    async def answer_late(ask: Ask) -> AsyncGenerator[Sequence[Output], None]:
+        bench.journal.command(e.CancelRequested("late"))
+        go_on_elsewhere(bench)
+        bench.signal.command()
+        yield [TextOutput("too ")]
+        yield [TextOutput("late")]
+
+    bench = Bench(["unused"])
+    bench.models.stream = answer_late  # type: ignore[method-assign]
+    with pytest.raises(LeaseLost):
+        await bench.run()
+    assert bench.journal.kinds()[-3:] == ["CancelRequested", "RunResumed", "ModelFailed"]

@@ -17,8 +17,8 @@ from kit.loop import CountedIds, StoppedClock
 from orchestrator.api import convert
 from orchestrator.domain import events as e
 from orchestrator.domain.commands import Steer
-from orchestrator.domain.values import RunId
-from orchestrator.operations.ports import Order
+from orchestrator.domain.values import OnBusy, Priority, RunId
+from orchestrator.operations.ports import Opened, Order
 from orchestrator.operations.runs import RunDesk
 from orchestrator.wire import agent_from_proto
 
@@ -44,6 +44,7 @@ def wish(tools: tuple[str, ...] = ("work", "files_*"), **order: Any) -> Any:
         ({"metadata": {"": "x"}}, "metadata[]"),
         ({"metadata": {"k": "x" * 1025}}, "metadata[k]"),
         ({"on_busy": 9}, "on_busy"),
+        ({"priority": 4}, "priority"),
         ({"limits": {"max_iterations": -1}}, "limits.max_iterations"),
         ({"limits": {"max_continuations": -2}}, "limits.max_continuations"),
         ({"sampling": {"temperature": math.nan}}, "sampling.temperature"),
@@ -103,6 +104,32 @@ def test_what_an_order_may_say_is_kept() -> None:
     assert made.agent.limits.max_continuations == 0
     assert made.agent.limits.max_wall_ms == 2**62
     assert made.agent.body.sampling.HasField("temperature")
+
+
+@pytest.mark.feature("R6")
+@pytest.mark.feature("R22")
+@pytest.mark.parametrize(("said", "meant"), [(0, OnBusy.REJECT), *((policy.value, policy) for policy in OnBusy)])
+async def test_what_to_do_when_busy_and_how_early_reach_the_store(said: int, meant: OnBusy) -> None:
+    store = _Opening()
+    async with driving(MemoryStore()) as driver:
+        desk = RunDesk(store, driver, None, World(StoppedClock(), CountedIds()))  # type: ignore[arg-type]  # no ports are needed
+        await desk.create(wish(on_busy=said, priority=3, session_id="s", limits={"max_wall_ms": 7}))
+    (order,) = store.orders
+    assert (order.on_busy, order.priority, order.session_id) == (meant, Priority.HIGH, "s")
+    assert bool(order.fork_session_id) == (meant is OnBusy.FORK)
+    assert order.fork_session_id != order.session_id
+    assert wish().priority is Priority.NORMAL
+
+
+class _Opening:
+    """A store that takes orders and gives nobody a run."""
+
+    def __init__(self) -> None:
+        self.orders: list[Order] = []
+
+    async def open(self, order: Order) -> Opened:
+        self.orders.append(order)
+        return Opened(order.run_id, order.session_id, None, epoch=0, existed=False)
 
 
 class _Ending:

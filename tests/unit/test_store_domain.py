@@ -19,8 +19,9 @@ from session_store.domain.batch import Announcement, Batch, last_position, numbe
 from session_store.domain.page import Cursor, cursor_token, page_token, read_cursor, read_page_token
 from session_store.domain.session import RunId, SessionId, Tenant
 from session_store.domain.usage import ModelUsage, Usage, total
-from session_store.operations.broadcast import BUFFER, BUFFER_BYTES, Broadcaster, RunScope, SessionScope, Subscription, TenantScope
+from session_store.operations.broadcast import AHEAD, BUFFER, BUFFER_BYTES, Broadcaster, RunScope, SessionScope, Subscription, TenantScope
 from session_store.operations.follow import Delivery
+from session_store.operations.ports import Hint, News
 
 TENANT, SESSION, RUN = Tenant("t"), SessionId("s"), RunId("r")
 
@@ -162,3 +163,26 @@ def test_an_event_is_stored_with_fields_this_version_does_not_know_and_without_i
     bare = event("", 2, session_id="", tenant="").SerializeToString() + foreign
     assert entries.data == b"\x0a" + bytes([len(bare)]) + bare
     assert made.SerializeToString() == before  # the sender's message is the sender's
+
+
+@pytest.mark.feature("O9")
+async def test_what_waits_for_a_batch_that_is_never_heard_of_is_bounded() -> None:
+    broadcaster = Broadcaster(hears=True)
+    with broadcaster.subscribe(SessionScope(TENANT, SESSION)) as subscription:
+        for number in range(2, AHEAD + 2):
+            broadcaster.publish(announce(number))
+        assert not subscription.lagging
+        broadcaster.publish(announce(AHEAD + 2))
+        assert subscription.lagging
+        subscription.catch_up()
+        assert not broadcaster.heard_of(AHEAD + 2)
+
+
+async def test_a_session_gets_batches_in_the_order_of_their_numbers_and_a_run_gets_them_as_they_come() -> None:
+    broadcaster = Broadcaster(hears=True)
+    elsewhere = Hint(News.APPENDED, TENANT, SessionId("elsewhere"), RunId("q"), 1)
+    with broadcaster.subscribe(RunScope(TENANT, RUN)) as of_run, broadcaster.subscribe(SessionScope(TENANT, SESSION)) as of_session:
+        broadcaster.publish(announce(2))
+        assert len(await of_run.take()) == 1 and not of_session._waiting
+        assert broadcaster.hear(elsewhere) and not broadcaster.hear(elsewhere)
+        assert [batch.number for batch in await of_session.take()] == [2] and not of_session.lagging

@@ -14,12 +14,14 @@ from chassis.world import SystemClock, World
 from kit import sample_tools
 from tool_executor.adapters.functions.load import Timeouts, load_functions
 from tool_executor.adapters.json_schemas import JsonSchemas
+from tool_executor.adapters.lone_cancellations import LoneCancellations
 from tool_executor.adapters.memory_executions import MemoryExecutions
 from tool_executor.adapters.memory_registrations import MemoryRegistrations
 from tool_executor.adapters.threads import ToolThreads
 from tool_executor.domain.execution import Execution, Status, ToolCall
 from tool_executor.domain.ledger import LEASE_SECONDS, Standing
 from tool_executor.operations.batch import Batches
+from tool_executor.operations.cancelling import Cancelling
 from tool_executor.operations.execute import Executor, Limits
 from tool_executor.operations.flight import Order
 from tool_executor.operations.registry import Bounds, Registry
@@ -32,6 +34,9 @@ class Hasty(SystemClock):
     """A clock whose waits are over at once, and that remembers them."""
 
     waits: list[float] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        super().__init__()
 
     async def sleep(self, seconds: float) -> None:
         self.waits.append(seconds)
@@ -88,7 +93,9 @@ async def bench() -> AsyncIterator[Bench]:
     executor = Executor(registry, ledger, ToolThreads(2), world, Limits())
     try:
         tools = Tools(registry, MemoryRegistrations(), clock, 3600.0)
-        yield Bench(executor, ledger, clock, tools, Upkeep(executor, ledger, tools, clock, 60.0))
+        yield Bench(
+            executor, ledger, clock, tools, Upkeep(executor, ledger, tools, Cancelling(Batches(executor), LoneCancellations()), clock, 60.0)
+        )
     finally:
         await executor.close()
 
@@ -123,16 +130,16 @@ async def test_what_cannot_be_claimed_is_not_run() -> None:
 async def test_a_receipt_is_tried_again_while_the_storage_stumbles() -> None:
     sample_tools.GATES["g"].set()
     async with bench() as b:
-        b.ledger.failing_finishes = 3
+        b.ledger.failing_finishes = 5
         ended = await b.run(order())
-        assert ended.result is not None and ended.result.status is Status.SUCCEEDED and b.clock.waits == [0.1, 0.5, 2.0]
+        assert ended.result is not None and ended.result.status is Status.SUCCEEDED and b.clock.waits == [0.1, 0.5, 2.0, 5.0, 10.0]
 
 
 @pytest.mark.feature("T7")
 async def test_a_receipt_that_cannot_be_kept_leaves_the_effect_unknown_and_not_repeated() -> None:
     sample_tools.GATES["g"].set()
     async with bench() as b:
-        b.ledger.failing_finishes = 4
+        b.ledger.failing_finishes = 6
         with pytest.raises(StorageUnavailable):
             await b.run(order())
         again = await b.run(order())
@@ -143,7 +150,7 @@ async def test_a_receipt_that_cannot_be_kept_leaves_the_effect_unknown_and_not_r
 async def test_a_repeatable_tool_whose_receipt_was_lost_runs_again() -> None:
     sample_tools.GATES["g"].set()
     async with bench() as b:
-        b.ledger.failing_finishes = 4
+        b.ledger.failing_finishes = 6
         with pytest.raises(StorageUnavailable):
             await b.run(order("wait_idempotent"))
         again = await b.run(order("wait_idempotent"))
@@ -178,7 +185,7 @@ async def test_old_records_are_forgotten_by_the_executor_itself() -> None:
         await b.run(order("echo", b"{}"))
         await b.upkeep.purge()
         assert await b.ledger.find("tenant", "k") is not None
-        await Upkeep(b.executor, b.ledger, b.tools, b.clock, retention=-1.0).purge()
+        await Upkeep(b.executor, b.ledger, b.tools, Cancelling(Batches(b.executor), LoneCancellations()), b.clock, retention=-1.0).purge()
         assert await b.ledger.find("tenant", "k") is None
 
 

@@ -220,19 +220,20 @@ class _Streaming(OpenCall):
             self._tick = self._deadlines.add(self._call.deadline, self._expire)
         try:
             request = None if self._rpc.request_streaming else self._channel.encoded(self._rpc, requests)
-            link = self._channel.link()
+            key = "" if self._rpc.request_streaming else self._channel.affinity(requests)
+            link = self._channel.links.pick(key)
             if link is not None:
                 self._open(link, request)
             else:
-                self._channel.spawn(self._open_later(request))
+                self._channel.links.spawn(self._open_later(request, key))
         except Fault as fault:
             self.broken(fault)
         if self._rpc.request_streaming:
             self._feed = Feed(requests, self._send, self._end, self._feed_failed)
 
-    async def _open_later(self, request: bytes | None) -> None:
+    async def _open_later(self, request: bytes | None, key: str) -> None:
         try:
-            self._open(await self._channel.connect(self._call), request)
+            self._open(await self._channel.links.connect(self._call, key), request)
         except Fault as fault:
             self.broken(fault)
         except asyncio.CancelledError:

@@ -19,15 +19,16 @@ import structlog
 import uvloop
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from chassis import settings, telemetry
+from chassis import settings, telemetry, waypoints
 from chassis.faults import Fault, SettingsInvalid
+from chassis.kafka.settings import KafkaSettings
 from chassis.rpc.app import App
 from chassis.rpc.frames import FRAME_ROOM
 from chassis.rpc.health import Health
 from chassis.rpc.listening import cannot_listen, check_address
 from chassis.rpc.mux_server import MuxServicer
 from chassis.rpc.pipeline import only_fault
-from chassis.rpc.plain import MAX_MESSAGE
+from chassis.rpc.plain import MAX_MESSAGE, pings
 from chassis.rpc.reflection import add_reflection
 from chassis.rpc.server import add_methods
 from chassis.world import World
@@ -88,10 +89,10 @@ def _server_options(options: ServerOptions) -> tuple[tuple[str, Any], ...]:
         ("grpc.so_reuseport", int(options.share_port)),
         ("grpc.max_receive_message_length", options.max_message + FRAME_ROOM),
         ("grpc.max_send_message_length", options.max_message + FRAME_ROOM),
-        ("grpc.http2.min_recv_ping_interval_without_data_ms", 5_000),
+        # No number of pings is too many: a client that is told to calm down would ping half as often after each GOAWAY.
         ("grpc.http2.max_ping_strikes", 0),
-        ("grpc.keepalive_time_ms", 30_000),
-        ("grpc.keepalive_timeout_ms", 10_000),
+        # Slower than callers ping: what a caller that is gone had leased ends by itself, and people far away may be slow to answer.
+        *pings(5_000, 5_000),
     )
 
 
@@ -159,7 +160,7 @@ def stop_with_input(stop: asyncio.Event) -> Iterator[None]:
         loop.remove_reader(descriptor)
 
 
-OpenApp = Callable[[Any, World], AbstractAsyncContextManager[App]]
+OpenApp = Callable[[Any, World, KafkaSettings], AbstractAsyncContextManager[App]]
 
 
 def main(section: str, model: type[Any], open_app: OpenApp, argv: Sequence[str] | None = None) -> int:
@@ -169,9 +170,11 @@ def main(section: str, model: type[Any], open_app: OpenApp, argv: Sequence[str] 
     """
     try:
         given = _arguments(section, argv)
-        own, telemetry_settings = _load(section, model, given.config)
+        own, kafka, telemetry_settings = _load(section, model, given.config)
+        if given.waypoint:
+            waypoints.arm(given.waypoint)
         with telemetry.tracing(telemetry_settings, section.replace("_", "-")):
-            run(_run_one(own, open_app, supervised=given.until_input_ends))
+            run(_run_one(own, kafka, open_app, supervised=given.until_input_ends))
     except SettingsInvalid as fault:
         return _failed(fault, 2)
     except Exception as error:  # noqa: BLE001 — a command tells its user what went wrong; the log has the rest
@@ -184,14 +187,15 @@ def _arguments(section: str, argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog=f"python -m {section}", description=f"Runs the {section.replace('_', ' ')}.")
     parser.add_argument("--config", metavar="FILE", type=Path, help="a YAML file; the environment (BEHEST__SECTION__KEY) wins over it")
     parser.add_argument("--until-input-ends", action="store_true", help="stop when standard input ends: for supervisors")
+    parser.add_argument(waypoints.ARGUMENT, metavar="NAME:PASSING:ACTION", help=argparse.SUPPRESS)  # the crash harness's
     return parser.parse_args(argv)
 
 
-def _load(section: str, model: type[Any], config: Path | None) -> tuple[Any, telemetry.TelemetrySettings]:
-    shared: dict[str, type[Any]] = {"log": telemetry.LogSettings, "telemetry": telemetry.TelemetrySettings}
+def _load(section: str, model: type[Any], config: Path | None) -> tuple[Any, KafkaSettings, telemetry.TelemetrySettings]:
+    shared: dict[str, type[Any]] = {"kafka": KafkaSettings, "log": telemetry.LogSettings, "telemetry": telemetry.TelemetrySettings}
     loaded: dict[str, Any] = dict(settings.load_sections({section: model, **shared}, config))
     telemetry.set_up_logging(loaded["log"])
-    return loaded[section], loaded["telemetry"]
+    return loaded[section], loaded["kafka"], loaded["telemetry"]
 
 
 def _failed(fault: Fault, code: int) -> int:
@@ -199,9 +203,9 @@ def _failed(fault: Fault, code: int) -> int:
     return code
 
 
-async def _run_one(own: Any, open_app: OpenApp, *, supervised: bool) -> None:
+async def _run_one(own: Any, kafka: KafkaSettings, open_app: OpenApp, *, supervised: bool) -> None:
     with stop_on_signals() as stop, stop_with_input(stop) if supervised else contextlib.nullcontext():
-        async with open_app(own, World()) as app:
+        async with open_app(own, World(), kafka) as app:
             await serve((app, own.listen), stop=stop)
 
 

@@ -154,6 +154,8 @@ def fault_of_rpc(error: grpc.aio.AioRpcError, path: str) -> Fault:
         if key == STATUS_KEY and isinstance(value, bytes):
             return fault_of(parse_status(value, error.code().value[0], error.details() or ""), path)
     message = error.details() or ""
+    if error.code() is grpc.StatusCode.CANCELLED:  # nobody here did: a call given up here raises no AioRpcError
+        return ServiceUnavailable(f"{path} was cut off by its server, as one that ends does; try again")
     if error.code() is grpc.StatusCode.UNAVAILABLE:
         message = f"{path} cannot be reached: {message or 'the connection broke'}; is the service running there?"
     return fault_of(Status(code=error.code().value[0], message=message), path)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
-from typing import TypeVar
+from typing import TypeVar, cast
 
 from behest.event.v1 import event_pb2
 from behest.run.v1 import run_pb2
@@ -21,6 +21,11 @@ from orchestrator.operations.ports import AWAY, Assignment, Batch, Instruction, 
 from orchestrator.wire import entry_from_proto, event_from_proto, event_to_proto, failure_to_proto, usage_to_proto
 
 Answer = TypeVar("Answer")
+
+LONGEST_WAIT_MS = 1 << 53
+WAIT_MARGIN_MS = 250
+"""How much longer than its wall time a run may wait before the store hands it out to be ended: clocks differ a little, and who is handed
+one that has time left would begin with it."""
 
 ENDED_STATES = frozenset({run_pb2.RUN_STATE_COMPLETED, run_pb2.RUN_STATE_FAILED, run_pb2.RUN_STATE_CANCELLED})
 
@@ -116,6 +121,7 @@ def _open_request(order: Order) -> journal_pb2.OpenRunRequest:
         metadata=created.metadata,
         title=order.title,
         limits=created.agent.limits,
+        priority=cast(run_pb2.RunPriority.ValueType, order.priority.value),
     )
     return journal_pb2.OpenRunRequest(
         run=run,
@@ -123,7 +129,9 @@ def _open_request(order: Order) -> journal_pb2.OpenRunRequest:
         request_id=order.request_id or order.run_id,
         payload_digest=order.payload_digest,
         create_session=order.create_session,
-        on_busy=run_pb2.BUSY_POLICY_QUEUE if order.queue else run_pb2.BUSY_POLICY_REJECT,
+        on_busy=cast(run_pb2.BusyPolicy.ValueType, order.on_busy.value),
+        fork_session_id=order.fork_session_id,
+        max_wait_ms=min(order.created.agent.limits.max_wall_ms, LONGEST_WAIT_MS) + WAIT_MARGIN_MS,
         events=[event],
         messages=[session_pb2.StoredMessage(id=created.input_message_id, message=created.input)],
         input_digest=order.input_digest,

@@ -11,7 +11,7 @@ from behest.agent.v1 import agent_pb2
 from behest.chat.v1 import chat_pb2
 from behest.run.v1 import run_pb2, run_service_pb2
 from chassis.faults import InputEmpty, InputTooLong, RequestInvalid, Violation
-from orchestrator.domain.values import Agent, Entry, SessionId
+from orchestrator.domain.values import Agent, Entry, OnBusy, Priority, SessionId
 from orchestrator.operations.runs import Wish
 from orchestrator.wire import agent_from_proto, entry_from_proto
 
@@ -40,7 +40,8 @@ def wish(request: run_service_pb2.CreateRunRequest, agent: Agent, message_id: st
         title=_title(request.input),
         payload_digest=_payload_digest(request),
         input_digest=_digest(part.SerializeToString(deterministic=True) for part in request.input),
-        queue=request.on_busy == run_pb2.BUSY_POLICY_QUEUE,
+        on_busy=OnBusy(request.on_busy or OnBusy.REJECT),
+        priority=Priority(request.priority or Priority.NORMAL),
         tool_choice=request.tool_choice if request.HasField("tool_choice") else None,
         response_format=_response_format(request, resolved),
         metadata=dict(request.metadata),
@@ -80,10 +81,9 @@ def refuse(violations: Iterable[Violation]) -> None:
         raise RequestInvalid(f"the request is invalid: {text}", violations=found)
 
 
-def digest_without_id(request: run_service_pb2.SendInputRequest) -> str:
-    """The digest of an input's payload."""
-    bare = run_service_pb2.SendInputRequest()
-    bare.CopyFrom(request)
+def digest_without_id(request: run_service_pb2.SendInputRequest | run_service_pb2.CancelRunRequest) -> str:
+    """The digest of a command's payload."""
+    bare = type(request).FromString(request.SerializeToString())
     bare.request_id = ""
     return _digest([bare.SerializeToString(deterministic=True)])
 
@@ -102,7 +102,7 @@ def _violations(request: run_service_pb2.CreateRunRequest) -> list[Violation]:
         *_choice(request.tool_choice),
         *_limits(request.limits),
         *_sampling(request.sampling),
-        *_busy(request.on_busy),
+        *_closed_sets(request),
     ]
 
 
@@ -204,9 +204,10 @@ def _sampling(sampling: chat_pb2.Sampling) -> list[Violation]:
     return found + ([Violation("sampling.stop", f"has {len(sampling.stop)} texts; at most 16")] if len(sampling.stop) > 16 else [])
 
 
-def _busy(policy: int) -> list[Violation]:
-    known = policy in run_pb2.BusyPolicy.values()
-    return [] if known else [Violation("on_busy", f"is {policy}, which is none of BusyPolicy")]
+def _closed_sets(request: run_service_pb2.CreateRunRequest) -> list[Violation]:
+    given = (("on_busy", request.on_busy, run_pb2.BusyPolicy), ("priority", request.priority, run_pb2.RunPriority))
+    unknown = [(field, value, kind.DESCRIPTOR.name) for field, value, kind in given if value not in kind.values()]
+    return [Violation(field, f"is {value}, which is none of {name}") for field, value, name in unknown]
 
 
 def _with_overrides(agent: Agent, request: run_service_pb2.CreateRunRequest) -> Agent:

@@ -81,7 +81,9 @@ class RunServicer(RunServiceServicer):
         _require("run_id", request.run_id)
         if len(request.reason) > MOST_REASON:
             convert.refuse([Violation("reason", f"has {len(request.reason)} characters; at most {MOST_REASON}")])
-        return pb.CancelRunResponse(run=_row(await self._desk.cancel(RunId(request.run_id), request.reason)))
+        convert.refuse(convert.id_violations(request.request_id))
+        digest = convert.digest_without_id(request)
+        return pb.CancelRunResponse(run=_row(await self._desk.cancel(RunId(request.run_id), request.reason, request.request_id, digest)))
 
     async def SendInput(self, request: pb.SendInputRequest, context: object) -> pb.SendInputResponse:
         """Steers a run."""

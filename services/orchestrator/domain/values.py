@@ -55,6 +55,23 @@ class CallStatus(enum.IntEnum):
     UNKNOWN = 8
 
 
+class OnBusy(enum.IntEnum):
+    """What to do when the session has a run under way; numbers as in behest.run.v1.BusyPolicy."""
+
+    REJECT = 1
+    QUEUE = 2
+    INTERRUPT = 3
+    FORK = 4
+
+
+class Priority(enum.IntEnum):
+    """How early a run gets a driver; numbers as in behest.run.v1.RunPriority."""
+
+    LOW = 1
+    NORMAL = 2
+    HIGH = 3
+
+
 @dataclass(frozen=True, slots=True)
 class Usage:
     """Tokens, and money in billionths of a US dollar."""

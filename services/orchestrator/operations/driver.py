@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import structlog
 
 from chassis.faults import Fault
+from chassis.waypoints import waypoint
 from chassis.world import World
 from orchestrator.domain.run import Recorded
 from orchestrator.domain.values import RunId, SessionId
@@ -34,6 +35,8 @@ class Driver:
         self._most = room
         self._runs: dict[RunId, _Driven] = {}
         self._kept = 0
+        self._told = 0
+        self._complaints = _Complaints()
         self._persistence = Persistence(self.id, ports, world, patience)
         self._tasks: asyncio.TaskGroup | None = None
         self._leaving = asyncio.Event()
@@ -56,6 +59,7 @@ class Driver:
             self._tasks = runs
             attending = runs.create_task(self._attend())
             await self._leaving.wait()
+            waypoint("driver.leaving")
             await asyncio.wait([attending], timeout=self._patience.stopping)
             raise _Left
         # A TaskGroup that is left by an exception cancels what is still under way: the store has handed it to others by now.
@@ -83,6 +87,8 @@ class Driver:
             yield self.id
         finally:
             self._kept -= 1
+            if self.room > self._told:  # the run is the store's to hand out, perhaps to here
+                self._changed.set()
 
     def take(self, assignment: Assignment, session_id: SessionId | None = None, log: Sequence[Recorded] = ()) -> None:
         """Begins to drive a run. A log that the caller already has is not read again.
@@ -107,20 +113,24 @@ class Driver:
         while not self._leaving.is_set():
             try:
                 async for instruction in self._ports.journal.drive(self._signs()):
-                    backoff, self.attached = self._patience.backoff, True
+                    backoff = self._patience.backoff
+                    self._complaints.back()
+                    self.attached = True
                     self._follow(instruction)
             except Fault as fault:
-                _logger.warning("store away", reason=fault.reason, message=fault.message, retry_in=backoff)
+                self._complaints.about(fault)
             except Exception as defect:
                 _logger.error("attending the store failed; trying again", retry_in=backoff, exc_info=defect)
             self.attached = False
             if not self._leaving.is_set():
                 await self._world.clock.sleep(backoff)
-            backoff = min(2 * backoff, self._patience.longest_backoff)
+            # No longer than this: another replica of the store may be there, and the lease runs on.
+            backoff = min(2 * backoff, RENEWAL / 2)
 
     async def _signs(self) -> AsyncGenerator[SignOfLife, None]:
         while not self._leaving.is_set():
-            yield SignOfLife(self.id, self.room)
+            self._told = self.room
+            yield SignOfLife(self.id, self._told)
             self._changed.clear()
             try:
                 async with asyncio.timeout(RENEWAL):
@@ -155,6 +165,23 @@ class _Driven:
     epoch: int
     signal: Signal
     task: asyncio.Task[None]
+
+
+class _Complaints:
+    """Says once for each cause that the store is away, and once that it is back."""
+
+    def __init__(self) -> None:
+        self._made: set[str] = set()
+
+    def about(self, fault: Fault) -> None:
+        if fault.reason not in self._made:
+            _logger.warning("store away; trying again until it is back", reason=fault.reason, message=fault.message)
+        self._made.add(fault.reason)
+
+    def back(self) -> None:
+        if self._made:
+            _logger.warning("store back", reasons=sorted(self._made))
+            self._made.clear()
 
 
 class _Left(Exception):

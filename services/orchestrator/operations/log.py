@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from chassis.faults import SequenceConflict
+from chassis.faults import LeaseLost, SequenceConflict
+from chassis.waypoints import waypoint
 from chassis.world import Clock
-from orchestrator.domain.events import Event
+from orchestrator.domain.events import Event, RunResumed, RunStarted
 from orchestrator.domain.run import Recorded, Run, evolve, fold
 from orchestrator.domain.values import Entry
 from orchestrator.operations.inbox import Signal
@@ -64,8 +65,7 @@ class Log:
         if signal.commanded:
             signal.commanded = False
             await self.commit()
-            _, missed = await self._journal.read(self.lease.run_id, self._durable.sequence)
-            self._durable = self.run = fold(self._durable, missed)
+            self._durable = self.run = fold(self._durable, await self._missed())
         return self.run
 
     @property
@@ -79,16 +79,26 @@ class Log:
         events = tuple(Recorded(first + i, s.time, s.event) for i, s in enumerate(staged))
         entries = self.joining
         spent = tuple(s.spent for s in staged if s.spent)
+        waypoint("driver.append.before")
         await self._journal.append(self.lease, Batch(self._durable.sequence, events, entries, spent, self.run))
+        waypoint("driver.append.after")
         self._durable = self.run
         self._staged.clear()
         self._joined(entries)
 
     async def _rebase(self) -> bool:
         """Puts the outcomes after the commands that came first; tells whether plans were dropped."""
-        _, missed = await self._journal.read(self.lease.run_id, self._durable.sequence)
-        self._durable = fold(self._durable, missed)
+        self._durable = fold(self._durable, await self._missed())
         return self.drop_plans()
+
+    async def _missed(self) -> tuple[Recorded, ...]:
+        """The commands that were recorded meanwhile. Raises LeaseLost when another driver has written, too."""
+        _, missed = await self._journal.read(self.lease.run_id, self._durable.sequence)
+        others = [r.event.epoch for r in missed if isinstance(r.event, RunStarted | RunResumed) and r.event.epoch > self.lease.epoch]
+        if others:
+            text = f"run {self.lease.run_id} went on at epoch {others[-1]}; stop driving it at {self.lease.epoch}"
+            raise LeaseLost(text, metadata={"run_id": self.lease.run_id, "epoch": str(others[-1])})
+        return missed
 
     def drop_plans(self) -> bool:
         """Forgets what is staged and has not happened; tells whether there was any."""

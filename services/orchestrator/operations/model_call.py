@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from chassis.faults import CallCancelled, Fault, ServiceUnavailable
+from chassis.waypoints import waypoint
 from chassis.world import Clock
 from orchestrator.domain import events as e
 from orchestrator.domain.run import Run
@@ -77,6 +78,7 @@ class ModelCall:
         self._log.stage(started, plan=True)
         if not await self._log.commit():
             return
+        waypoint("driver.model.before")
         await self._attempt(self._ask(started, context, toolset))
 
     def _ask(self, started: e.ModelStarted, context: Context, toolset: Toolset) -> Ask:
@@ -97,6 +99,7 @@ class ModelCall:
             if pause is None or await self._stopping():
                 break
             await self._signal.wait(pause)
+        waypoint("driver.model.after")
         self._conclude(attempt, fault)
 
     async def _stream(self, ask: Ask, attempt: Attempt) -> Fault | None:

@@ -9,6 +9,7 @@ import structlog
 
 from chassis.faults import Fault, Internal, LeaseLost, RunEnded, RunNotFound
 from chassis.rpc import Call, call_scope
+from chassis.waypoints import waypoint
 from chassis.world import World
 from orchestrator.domain.events import RunCreated, UsageRecorded
 from orchestrator.domain.run import IllegalEvent, Phase, Recorded, Run, fold
@@ -42,6 +43,7 @@ class Persistence:
                 if session_id is None:
                     with call_scope(Call(tenant=assignment.tenant)):
                         session_id, log = await self._ports.journal.read(assignment.run_id, 0)
+                    waypoint("driver.taken")
                 fault = await self._try(assignment, signal, session_id, log, fault, barely=round_ >= _BARELY)
             except GONE:
                 raise

@@ -17,6 +17,8 @@ from orchestrator.domain.values import (
     CallStatus,
     Entry,
     Finish,
+    OnBusy,
+    Priority,
     RunId,
     SessionId,
     ToolCall,
@@ -248,7 +250,7 @@ class Scribe(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """An accepted order on its way to the store."""
+    """An accepted order on its way to the store. `fork_session_id` is where it goes if it is to fork a busy session."""
 
     run_id: RunId
     session_id: SessionId
@@ -259,7 +261,9 @@ class Order:
     request_id: str
     payload_digest: str
     input_digest: str
-    queue: bool
+    on_busy: OnBusy
+    fork_session_id: SessionId
+    priority: Priority
     driver_id: str
 
 

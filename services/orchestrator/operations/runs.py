@@ -7,11 +7,12 @@ from dataclasses import dataclass
 
 from chassis.faults import RunEnded
 from chassis.rpc import current_call
+from chassis.waypoints import waypoint
 from chassis.world import World
 from orchestrator.domain import events as e
 from orchestrator.domain.commands import Cancel, Create, Steer, handle
 from orchestrator.domain.run import Recorded
-from orchestrator.domain.values import Agent, Body, Entry, RunId, SessionId
+from orchestrator.domain.values import Agent, Body, Entry, OnBusy, Priority, RunId, SessionId
 from orchestrator.operations.context import Context, Window, newest
 from orchestrator.operations.driver import Driver
 from orchestrator.operations.ports import Assignment, Opened, Order, Ports, Runs, Tail, Toolset
@@ -28,7 +29,8 @@ class Wish:
     title: str
     payload_digest: str
     input_digest: str
-    queue: bool
+    on_busy: OnBusy = OnBusy.REJECT
+    priority: Priority = Priority.NORMAL
     tool_choice: Body = None
     response_format: Body = None
     metadata: Mapping[str, str] | None = None
@@ -56,9 +58,12 @@ class RunDesk:
         with self._driver.place() as driver_id:
             order = self._order(wish, driver_id)
             opened = await self._runs.open(order)
-            if opened.epoch and not opened.existed:
+            waypoint("driver.opened")
+            if opened.epoch:
                 assignment = Assignment(opened.run_id, current_call().tenant, opened.epoch, 1)
-                self._driver.take(assignment, opened.session_id, [Recorded(1, order.at, order.created)])
+                # Of one that existed, the first answer may have been lost: it is this driver's, and perhaps nobody drives it.
+                log = [] if opened.existed else [Recorded(1, order.at, order.created)]
+                self._driver.take(assignment, None if opened.existed else opened.session_id, log)
         return opened
 
     def _order(self, wish: Wish, driver_id: str) -> Order:
@@ -76,17 +81,21 @@ class RunDesk:
             request_id=wish.request_id,
             payload_digest=wish.payload_digest,
             input_digest=wish.input_digest,
-            queue=wish.queue,
+            on_busy=wish.on_busy,
+            fork_session_id=SessionId(ids.new()) if wish.on_busy is OnBusy.FORK else SessionId(""),
+            priority=wish.priority,
             driver_id=driver_id,
         )
 
-    async def cancel(self, run_id: RunId, reason: str) -> Body:
+    async def cancel(self, run_id: RunId, reason: str, request_id: str = "", payload_digest: str = "") -> Body:
         """Asks a run to stop; returns its row."""
         row, ended = await self._runs.get(run_id)
         for event in handle(ended, Cancel(reason)):
             assert isinstance(event, e.CancelRequested)
             try:
-                _, row = await self._runs.command(run_id, event, "", "")
+                waypoint("driver.command.before")
+                _, row = await self._runs.command(run_id, event, request_id, payload_digest)
+                waypoint("driver.command.after")
             except RunEnded:  # it ended between the look and the command
                 row, _ = await self._runs.get(run_id)
         return row
@@ -99,7 +108,9 @@ class RunDesk:
         (event,) = handle(False, steer)
         assert isinstance(event, e.InputReceived)
         # A message id is as good as a request id: it makes sending again after a lost answer harmless.
+        waypoint("driver.command.before")
         sequence, _ = await self._runs.command(run_id, event, request_id or steer.entry.id, payload_digest)
+        waypoint("driver.command.after")
         return sequence
 
     async def preview(self, session_id: SessionId | None, agent: Agent, entry: Entry | None) -> Preview:

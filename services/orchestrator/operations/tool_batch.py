@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 import structlog
 
 from chassis.faults import Fault, ServiceUnavailable
+from chassis.waypoints import waypoint
 from chassis.world import Clock
 from orchestrator.domain import events as e
 from orchestrator.domain.run import CallState
@@ -64,6 +65,7 @@ class ToolBatch:
                 call = state.call
                 self._log.stage(e.ToolExecutionStarted(run.turn, call.id, call.name, call.digest), plan=True)
         if await self._log.commit():
+            waypoint("driver.tools.before")
             await self._execute([state.call for state in calls], toolbox)
 
     async def _execute(self, calls: Sequence[ToolCall], toolbox: Toolbox) -> None:
@@ -82,6 +84,7 @@ class ToolBatch:
                 self._record(under_way)
                 raise fault or ServiceUnavailable("the tool executor ended its stream before every call had a result")
             await self._signal.wait(pause)
+        waypoint("driver.tools.after")
         self._record(under_way)
 
     async def _allowed(self, toolbox: Toolbox) -> Sequence[str] | None:

@@ -19,7 +19,6 @@ from provider_gateway.domain.answers import (
     ToolCallCompleted,
     ToolCallDelta,
     ToolCallStarted,
-    Usage,
     UsageReport,
 )
 from provider_gateway.domain.chat import (
@@ -46,6 +45,7 @@ from provider_gateway.domain.chat import (
     ToolDefinition,
 )
 from provider_gateway.domain.models import Capabilities, Model, Price, ProviderStatus
+from provider_gateway.wire import usage_to
 
 E = TypeVar("E", Role, ToolChoiceMode, FormatKind, ReasoningEffort)
 
@@ -141,20 +141,6 @@ def event_to(event: ChatEvent) -> provider_pb2.ChatEvent:
             return provider_pb2.ChatEvent(usage=usage_to(usage))
         case Finished(result):
             return provider_pb2.ChatEvent(finished=result_to(result))
-
-
-def usage_to(usage: Usage) -> chat_pb2.Usage:
-    """What a call consumed."""
-    return chat_pb2.Usage(
-        input_tokens=usage.input_tokens,
-        output_tokens=usage.output_tokens,
-        cache_read_tokens=usage.cache_read_tokens,
-        cache_write_tokens=usage.cache_write_tokens,
-        reasoning_tokens=usage.reasoning_tokens,
-        cost_nano_usd=usage.cost_nano_usd,
-        cost_known=usage.cost_known,
-        calls=usage.calls,
-    )
 
 
 def model_to(model: Model) -> provider_pb2.Model:

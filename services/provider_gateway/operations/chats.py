@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable
-from contextlib import aclosing
+from contextlib import AbstractContextManager, aclosing
 from dataclasses import dataclass, replace
 
 from chassis.faults import StreamIncomplete, UpstreamFault
@@ -15,8 +15,11 @@ from provider_gateway.domain.chat import ChatRequest
 from provider_gateway.domain.models import Price
 from provider_gateway.operations.buffer import EventBuffer
 from provider_gateway.operations.limits import Watch, watched, whole_call
+from provider_gateway.operations.recording import Record, Recorder, Silence
 from provider_gateway.operations.retries import Attempts, RetryPolicy
 from provider_gateway.operations.routes import Routes, Target
+
+SILENCE = Silence()
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,25 +33,30 @@ class Manners:
 class Chats:
     """Answers conversations."""
 
-    def __init__(self, routes: Routes, manners: Manners, clock: Clock) -> None:
-        self._routes, self._manners, self._clock = routes, manners, clock
+    def __init__(self, routes: Routes, manners: Manners, clock: Clock, recorder: Recorder = SILENCE) -> None:
+        self._routes, self._manners, self._clock, self._recorder = routes, manners, clock, recorder
 
     async def complete(self, request: ChatRequest, deadline: float | None) -> ChatResult:
         """The whole answer. `deadline` is a monotonic moment; cancelling closes the upstream request."""
         target, attempts = self._begin(request, deadline)
         provider = target.access.provider
-        async with whole_call(provider.name, target.access.limits):
-            while True:
-                try:
-                    return priced(await provider.complete(target.call), target.traits.price)
-                except UpstreamFault as fault:
-                    await attempts.pause(fault)
+        with self._recorder.recording(request, target, streamed=False) as record:
+            async with whole_call(provider.name, target.access.limits):
+                while True:
+                    try:
+                        result = priced(await provider.complete(target.call), target.traits.price)
+                        record.answered(result)
+                        return result
+                    except UpstreamFault as fault:
+                        record.failed(fault)
+                        await attempts.pause(fault)
 
     async def stream(self, request: ChatRequest, deadline: float | None) -> AsyncGenerator[list[ChatEvent], None]:
         """The answer as it comes; ends with Finished or raises. Closing the iterator closes the upstream request."""
         target, attempts = self._begin(request, deadline)
         buffer = EventBuffer()
-        producer = asyncio.create_task(_produce(target, attempts, buffer))
+        recording = self._recorder.recording(request, target, streamed=True)
+        producer = asyncio.create_task(_produce(target, attempts, buffer, recording))
         try:
             async for batch in buffer:
                 yield batch
@@ -64,26 +72,30 @@ class Chats:
         return target, Attempts(self._manners.retries, target.access.budget, self._clock, self._manners.jitter, deadline)
 
 
-async def _produce(target: Target, attempts: Attempts, buffer: EventBuffer) -> None:
+async def _produce(target: Target, attempts: Attempts, buffer: EventBuffer, recording: AbstractContextManager[Record]) -> None:
     """Fills the buffer; its end says how the call ended."""
     try:
-        async with whole_call(target.access.provider.name, target.access.limits):
-            while not await _attempted(target, attempts, buffer):
-                pass
+        with recording as record:
+            async with whole_call(target.access.provider.name, target.access.limits):
+                while not await _attempted(target, attempts, buffer, record):
+                    pass
     except Exception as error:  # noqa: BLE001 — the reader raises it
         buffer.end(error)
     else:
         buffer.end()
 
 
-async def _attempted(target: Target, attempts: Attempts, buffer: EventBuffer) -> bool:
+async def _attempted(target: Target, attempts: Attempts, buffer: EventBuffer, record: Record) -> bool:
     """Makes one attempt; False when another one is to be made. After output was delivered there is no other attempt."""
     try:
         if target.streams:
-            await _relay(target, buffer)
+            await _relay(target, buffer, record)
         else:
-            buffer.put(burst(priced(await target.access.provider.complete(target.call), target.traits.price)))
+            events = burst(priced(await target.access.provider.complete(target.call), target.traits.price))
+            record.saw(events)
+            buffer.put(events)
     except UpstreamFault as fault:
+        record.failed(fault)
         if buffer.begun:
             raise
         await attempts.pause(fault)
@@ -91,7 +103,7 @@ async def _attempted(target: Target, attempts: Attempts, buffer: EventBuffer) ->
     return True
 
 
-async def _relay(target: Target, buffer: EventBuffer) -> None:
+async def _relay(target: Target, buffer: EventBuffer, record: Record) -> None:
     """Passes one stream on. What comes before the first output is held back, so that an attempt without output leaves no trace."""
     access, held = target.access, list[ChatEvent]()
     async with watched(access.provider.name, access.limits) as watch, aclosing(access.provider.stream(target.call)) as batches:
@@ -100,7 +112,9 @@ async def _relay(target: Target, buffer: EventBuffer) -> None:
             held += batch
             if held and watch.has_output:
                 await _make_room(buffer, watch)
-                buffer.put(_priced_events(held, target.traits.price))
+                events = _priced_events(held, target.traits.price)
+                record.saw(events)
+                buffer.put(events)
                 held.clear()
     if not buffer.finished:
         raise StreamIncomplete(f"{access.provider.name} ended the stream without finishing", metadata={"provider": access.provider.name})

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from provider_gateway.domain.answers import ChatEvent, ChatResult
+from provider_gateway.domain.calls import EndedCall
 from provider_gateway.domain.chat import ChatRequest
 from provider_gateway.domain.models import Price
 
@@ -49,6 +50,13 @@ class Provider(Protocol):
 
     def stream(self, call: ModelCall) -> AsyncGenerator[Sequence[ChatEvent], None]:
         """The answer as it comes: batches in order, the last one ends with Finished. An empty batch says that the provider is alive."""
+
+
+class Calls(Protocol):
+    """Hears of every model call that has ended."""
+
+    def ended(self, call: EndedCall) -> None:
+        """Takes note. Never waits and never fails, for the call's answer waits for it."""
 
 
 class Prices(Protocol):

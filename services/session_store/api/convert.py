@@ -84,6 +84,8 @@ def session(value: Session) -> session_pb2.Session:
         message_count=value.message_count,
         active_run_id=value.active_run_id,
         version=value.version,
+        forked_from_session_id=value.forked_from,
+        forked_at_position=value.forked_at,
     )
 
 
@@ -134,11 +136,16 @@ def model_usage(row: session_pb2.UsageRow) -> ModelUsage:
 
 def usage_response(rows: Sequence[ModelUsage]) -> session_service_pb2.GetUsageResponse:
     """Sums for the wire."""
-    wire = [session_pb2.UsageRow(provider=row.provider, model=row.model, usage=_usage(row.usage)) for row in rows]
-    return session_service_pb2.GetUsageResponse(rows=wire, total=_usage(sums.total(rows)))
+    return session_service_pb2.GetUsageResponse(rows=usage_rows(rows), total=usage(sums.total(rows)))
 
 
-def _usage(value: Usage) -> chat_pb2.Usage:
+def usage_rows(rows: Sequence[ModelUsage]) -> list[session_pb2.UsageRow]:
+    """Sums by model for the wire."""
+    return [session_pb2.UsageRow(provider=row.provider, model=row.model, usage=usage(row.usage)) for row in rows]
+
+
+def usage(value: Usage) -> chat_pb2.Usage:
+    """A sum for the wire."""
     return chat_pb2.Usage(
         input_tokens=value.input_tokens,
         output_tokens=value.output_tokens,

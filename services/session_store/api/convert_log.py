@@ -5,31 +5,52 @@ A batch is stored as a FollowResponse less the ids and positions of its events, 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from enum import IntEnum
 from functools import partial
 from itertools import islice
-from typing import cast
+from typing import TypeVar, cast
 
 from behest.event.v1 import event_pb2
 from behest.run.v1 import run_pb2
 from behest.session.v1 import journal_service_pb2 as pb
+from behest.tool.v1 import tool_pb2
 from session_store.api.convert import check_role, model_usage, named_messages, timestamp
 from session_store.domain.batch import MAX_EVENTS, Batch, position_of
 from session_store.domain.bounds import check_id, check_request_id, refuse
-from session_store.domain.run import Append, Assignment, Command, Entries, Order, Run, RunPatch, RunState, refuse_mismatched_end
+from session_store.domain.priority import Priority
+from session_store.domain.run import (
+    Append,
+    Assignment,
+    Command,
+    Entries,
+    Fork,
+    OnBusy,
+    Order,
+    Run,
+    RunPatch,
+    RunState,
+    refuse_mismatched_end,
+)
 from session_store.domain.session import DriverId, RunId, SessionId, Tenant
+from session_store.domain.tally import NOTHING, Tally
 from session_store.operations.attachment import Notice
 from session_store.operations.broadcast import RunScope, Scope, SessionScope, TenantScope
 from session_store.operations.follow import Delivery
 from session_store.operations.leasing import SignOfLife
 
 _ENDS = {"run_completed": RunState.COMPLETED, "run_failed": RunState.FAILED, "run_cancelled": RunState.CANCELLED}
+_COUNTED = frozenset({"tool_call_completed", "tool_execution_finished"})
+_ONE_CALL = Tally(tool_calls=1)
+MAX_MS = 1e12  # of one call; more is nonsense and would not fit into a sum
 _COMMANDS = ("cancel_requested", "input_received")
-_DETAILS = ("agent", "agent_version", "title")
+_DETAILS = ("agent", "agent_version", "title", "priority")
 _NO_PATCH = RunPatch()
 
+Chosen = TypeVar("Chosen", bound=IntEnum)
 
-def order(tenant: Tenant, request: pb.OpenRunRequest) -> Order:
+
+def order(tenant: Tenant, request: pb.OpenRunRequest, now: float) -> Order:
     """The run to open."""
     check_id("run.id", request.run.id)
     check_id("run.session_id", request.run.session_id)
@@ -41,20 +62,56 @@ def order(tenant: Tenant, request: pb.OpenRunRequest) -> Order:
         raise refuse("events[0].session_id", "must be run.session_id")
     if entries.ends_in is not None:
         raise refuse(f"events[{entries.count - 1}]", "ends the run; a run must be opened before it can end")
+    on_busy = _closed_set(OnBusy, "on_busy", request.on_busy, OnBusy.REJECT)
     return Order(
         tenant=tenant,
         run_id=RunId(request.run.id),
         session_id=SessionId(request.run.session_id),
         entries=entries,
-        details=_details(request.run),
+        details=details(request.run),
         messages=named_messages(request.messages),
         request_id=request.request_id,
         payload_digest=request.payload_digest,
         input_digest=request.input_digest,
         create_session=request.create_session,
-        queues=request.on_busy == run_pb2.BUSY_POLICY_QUEUE,
+        on_busy=on_busy,
+        interrupt=_interrupt(request, now) if on_busy is OnBusy.INTERRUPT else None,
+        fork=_fork(request) if on_busy is OnBusy.FORK else None,
         driver_id=DriverId(request.driver_id),
+        priority=_closed_set(Priority, "run.priority", request.run.priority, Priority.NORMAL),
+        max_wait=_max_wait(request.max_wait_ms),
     )
+
+
+def _closed_set(kind: type[Chosen], field: str, value: int, default: Chosen) -> Chosen:
+    """A member of a closed set of the contract, where 0 means the default."""
+    try:
+        return kind(value) if value else default
+    except ValueError as error:
+        raise refuse(field, f"is {value}, which is none of {', '.join(str(each.value) for each in kind)}") from error
+
+
+def _interrupt(request: pb.OpenRunRequest, now: float) -> Callable[[int], bytes]:
+    """What asks the run under way to stop."""
+    asked = event_pb2.CancelRequested(reason=f"interrupted by run {request.run.id}")
+    event = event_pb2.Event(cancel_requested=asked, traceparent=request.events[0].traceparent)
+    return partial(_command_data, event, now)
+
+
+def _fork(request: pb.OpenRunRequest) -> Fork:
+    """Where the run goes when its session is busy: its log says so."""
+    check_id("fork_session_id", request.fork_session_id)
+    if request.fork_session_id == request.run.session_id:
+        raise refuse("fork_session_id", "is the session itself; use a new id")
+    response = pb.FollowResponse(events=request.events)
+    response.events[0].run_created.forked_from_session_id = request.run.session_id
+    return Fork(SessionId(request.fork_session_id), _data(response))
+
+
+def _max_wait(millis: int) -> float | None:
+    if millis < 0:
+        raise refuse("max_wait_ms", f"is {millis}; use a positive number, or 0 to wait for ever")
+    return millis / 1000 if millis else None
 
 
 def append(tenant: Tenant, request: pb.AppendRequest) -> Append:
@@ -122,7 +179,7 @@ def _entries(tenant: str, run_id: str, after: int, events: Sequence[event_pb2.Ev
     """Events as they are stored, once they are known to belong together."""
     if len(events) > MAX_EVENTS:
         raise refuse("events", f"has {len(events)}; append at most {MAX_EVENTS} at once")
-    owner, ends_in = (run_id, events[0].session_id, tenant), None
+    owner, ends_in, tally = (run_id, events[0].session_id, tenant), None, NOTHING
     for sequence, event in enumerate(events, after + 1):
         kind = event.WhichOneof("kind")
         if event.sequence != sequence or event.position or (event.run_id, event.session_id, event.tenant) != owner:
@@ -132,7 +189,28 @@ def _entries(tenant: str, run_id: str, after: int, events: Sequence[event_pb2.Ev
                 f"events[{sequence - after - 1}]", "must have a kind; run_created comes first and only first, the end last and only last"
             )
         ends_in = _ENDS.get(kind)
-    return Entries(SessionId(events[0].session_id), len(events), _data(pb.FollowResponse(events=events)), ends_in)
+        if kind in _COUNTED:
+            tally += counted(event)
+    return Entries(SessionId(events[0].session_id), len(events), _data(pb.FollowResponse(events=events)), ends_in, tally)
+
+
+def ends_in(kind: str) -> RunState | None:
+    """The state that an event of a kind ends its run in, if it does."""
+    return _ENDS.get(kind)
+
+
+def counted(event: event_pb2.Event) -> Tally:
+    """What an event adds to its run's counts."""
+    kind = event.WhichOneof("kind")
+    if kind == "tool_call_completed":
+        return _ONE_CALL
+    if kind != "tool_execution_finished":
+        return NOTHING
+    result = event.tool_execution_finished.result
+    unknown = result.effect_unknown or result.status == tool_pb2.EXECUTION_STATUS_UNKNOWN
+    failed = not unknown and result.status != tool_pb2.EXECUTION_STATUS_SUCCEEDED
+    micros = round(min(max(0.0, result.duration_ms), MAX_MS) * 1000)
+    return Tally(tool_executions=1, tool_failures=int(failed), tool_unknown=int(unknown), tool_micros=micros)
 
 
 def _misplaced(index: int, sequence: int, event: event_pb2.Event) -> Exception:
@@ -144,7 +222,8 @@ def _misplaced(index: int, sequence: int, event: event_pb2.Event) -> Exception:
     return refuse(field, "must carry the run, the session and the tenant of the request")
 
 
-def _details(run: run_pb2.Run) -> bytes:
+def details(run: run_pb2.Run) -> bytes:
+    """The part of a run that the caller says, as it is stored."""
     kept = run_pb2.Run(**{name: getattr(run, name) for name in _DETAILS}, metadata=run.metadata)
     if run.HasField("limits"):
         kept.limits.CopyFrom(run.limits)
@@ -175,6 +254,7 @@ def run(value: Run) -> run_pb2.Run:
     wire = run_pb2.Run.FromString(value.details)
     wire.id, wire.session_id, wire.sequence, wire.turns = value.id, value.session_id, value.sequence, value.turns
     wire.state = cast(run_pb2.RunState.ValueType, value.state.value)
+    wire.priority = wire.priority or run_pb2.RUN_PRIORITY_NORMAL
     wire.output_message_id = value.output_message_id
     wire.created_at.CopyFrom(timestamp(value.created_at))
     for name, moment in (("started_at", value.started_at), ("ended_at", value.ended_at)):

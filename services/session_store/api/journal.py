@@ -32,7 +32,7 @@ class JournalServicer(pb_grpc.JournalServiceServicer):
 
     async def OpenRun(self, request: pb.OpenRunRequest, context: object) -> pb.OpenRunResponse:
         """Opens a run."""
-        opened = await self._journal.open_run(convert.order(caller(), request))
+        opened = await self._journal.open_run(convert.order(caller(), request, self._now()))
         return pb.OpenRunResponse(run=convert.run(opened.run), epoch=opened.epoch, existed=opened.existed)
 
     async def Append(self, request: pb.AppendRequest, context: object) -> pb.AppendResponse:

@@ -11,7 +11,9 @@ from dataclasses import dataclass, field
 
 from chassis.faults import LeaseLost, RunEnded, SequenceConflict, SessionBusy
 from session_store.domain.bounds import refuse
+from session_store.domain.priority import Priority
 from session_store.domain.session import DriverId, Message, RunId, SessionId, Tenant
+from session_store.domain.tally import NOTHING, Tally
 from session_store.domain.usage import ModelUsage
 
 DUPLICATE_SECONDS = 60.0  # R2: the same input again within this time is refused
@@ -43,12 +45,23 @@ class Place(enum.IntEnum):
     WAITING = 0  # behind another run
     HOLDING = 1  # it is the session's active run
     LEAVING = 2  # it waited and was cancelled: a driver ends it, out of turn and without the session
+    IMPORTED = 3  # it is history: it ended elsewhere, and what it did counts there
+
+
+class OnBusy(enum.IntEnum):
+    """What to do when the session has a run under way; the numbers are the contract's."""
+
+    REJECT = 1
+    QUEUE = 2
+    INTERRUPT = 3
+    FORK = 4
 
 
 @dataclass(frozen=True, slots=True)
 class Run:
     """A run's row. `epoch` is that of its present lease, or of the next while `driver_id` is empty.
 
+    `rank` says which of the runs that wait for a driver goes first, see schedule.py; `ends_by` when one that has not begun is to be ended.
     `details`, `usage` and `fault` are serialized and not read here: what the caller said, what was consumed, why it failed.
     """
 
@@ -70,7 +83,10 @@ class Run:
     output_message_id: str = ""
     input_digest: str = ""
     session_key: int = 0
+    rank: float = 0.0
+    ends_by: float | None = None
     key: int = 0
+    tally: Tally = NOTHING
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,17 +105,27 @@ class Standing:
 
 @dataclass(frozen=True, slots=True)
 class Entries:
-    """Events to log: their session, their number, their wire form (see batch.py), and the state the last one ends the run in, if any."""
+    """Events to log: their session, their number, their wire form (see batch.py), the state the last one ends the run in, if any,
+    and what they add to the run's counts."""
 
     session_id: SessionId
     count: int
     data: bytes
     ends_in: RunState | None = None
+    tally: Tally = NOTHING
+
+
+@dataclass(frozen=True, slots=True)
+class Fork:
+    """Where an order goes when its session is busy: a session to be made, and the wire form of the order's events there."""
+
+    session_id: SessionId
+    data: bytes
 
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """A run to open."""
+    """A run to open. `interrupt` gives the wire form of the event that asks the run under way to stop, for the sequence it gets."""
 
     tenant: Tenant
     run_id: RunId
@@ -111,8 +137,12 @@ class Order:
     payload_digest: str = ""
     input_digest: str = ""
     create_session: bool = False
-    queues: bool = False
+    on_busy: OnBusy = OnBusy.REJECT
+    interrupt: Callable[[int], bytes] | None = None
+    fork: Fork | None = None
     driver_id: DriverId = DriverId("")
+    priority: Priority = Priority.NORMAL
+    max_wait: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

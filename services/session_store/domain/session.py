@@ -15,7 +15,10 @@ DriverId = NewType("DriverId", str)
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """A conversation. `key` is the backend's own number for its row, 0 before it is stored; times are seconds since the epoch."""
+    """A conversation; a fork had the first `forked_at` messages of `forked_from`.
+
+    `key` is the backend's own number for its row, 0 before it is stored; times are seconds since the epoch.
+    """
 
     tenant: Tenant
     id: SessionId
@@ -26,6 +29,8 @@ class Session:
     message_count: int = 0
     active_run_id: RunId = RunId("")
     version: int = 1
+    forked_from: SessionId = SessionId("")
+    forked_at: int = 0
     key: int = 0
 
 

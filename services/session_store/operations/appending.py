@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from chassis.faults import RunNotFound
+from chassis.waypoints import waypoint
 from session_store.domain.batch import Announcement, Batch
 from session_store.domain.run import (
     REQUEST_SECONDS,
@@ -12,13 +13,14 @@ from session_store.domain.run import (
     Command,
     Place,
     Run,
-    RunPatch,
     Standing,
     ended,
     is_again,
     refuse_illegal,
 )
-from session_store.domain.session import DriverId, RunId
+from session_store.domain.session import RunId
+from session_store.domain.tally import Tally
+from session_store.operations.commanding import Recorded, write_command
 from session_store.operations.opening import find_again, join_session
 from session_store.operations.ports import Request, Tables
 
@@ -33,17 +35,6 @@ class Appended:
     sequence: int
     announcement: Announcement | None = None
     promoted: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Recorded:
-    """A command's sequence, the run, who must look (nobody when empty), and whether the run now needs a driver."""
-
-    sequence: int
-    run: Run
-    announcement: Announcement | None = None
-    driver_id: DriverId = DriverId("")
-    due: bool = False
 
 
 def append(tables: Tables, wish: Append, now: float) -> Appended:
@@ -86,12 +77,14 @@ def _write(tables: Tables, standing: Standing, wish: Append, now: float) -> Appe
     last = standing.sequence + entries.count
     number = tables.batches.add(wish.tenant, standing.session_key, standing.key, first, last, entries.data)
     ends = entries.ends_in is not None
-    tables.runs.advance(standing.key, last, wish.patch, now if ends else None)
+    tally = replace(entries.tally, messages=len(wish.messages)) if wish.messages else entries.tally
+    tables.runs.advance(standing.key, last, wish.patch, now if ends else None, tally)
     join_session(tables, standing.session_key, standing.key, wish.messages, now)
     if wish.usage:
         tables.usage.add(wish.tenant, standing.session_key, standing.key, wish.usage)
     promoted = ends and _free(tables, standing, now)
     batch = Batch(number, wish.run_id, standing.session_id, first, last, entries.data)
+    waypoint("store.append.written")
     return Appended(last, Announcement(wish.tenant, batch, ends), promoted)
 
 
@@ -111,20 +104,15 @@ def _free(tables: Tables, standing: Standing, now: float) -> bool:
     key, run_id = following
     tables.runs.place(key, Place.HOLDING)
     tables.sessions.occupy(standing.session_key, run_id)
-    join_session(tables, standing.session_key, key, tuple(tables.messages.release(key)), now)
+    held = tuple(tables.messages.release(key))
+    join_session(tables, standing.session_key, key, held, now)
+    tables.runs.count(key, Tally(messages=len(held)))
     return True
 
 
 def _record(tables: Tables, run: Run, command: Command, now: float) -> Recorded:
-    sequence = run.sequence + 1
-    data = command.write(sequence)
-    number = tables.batches.add(command.tenant, run.session_key, run.key, sequence, sequence, data)
-    tables.runs.advance(run.key, sequence, RunPatch(), None)
-    leaves = command.cancels and run.place is Place.WAITING
-    if leaves:
-        tables.runs.place(run.key, Place.LEAVING)
+    recorded = write_command(tables, run, command.write, command.cancels, now)
     if command.request_id:
-        request = Request(command.payload_digest, str(sequence))
+        request = Request(command.payload_digest, str(recorded.sequence))
         tables.requests.add(command.tenant, RECORD_COMMAND, command.request_id, request, run.session_key, now + REQUEST_SECONDS)
-    announcement = Announcement(command.tenant, Batch(number, run.id, run.session_id, sequence, sequence, data))
-    return Recorded(sequence, replace(run, sequence=sequence), announcement, run.driver_id, due=leaves)
+    return recorded

@@ -40,6 +40,11 @@ class Attachment:
         self._something = asyncio.Event()
 
     @property
+    def listens(self) -> bool:
+        """Whether it can still be told anything."""
+        return not self._closed
+
+    @property
     def free(self) -> int:
         """How many more runs the driver takes, by its last word less what it may not have counted."""
         return 0 if self._closed else max(0, self._room - len(self._given) - len(self._unseen))
@@ -64,6 +69,13 @@ class Attachment:
     def push_again(self, before: float, now: float) -> None:
         """Tells the driver once more of runs that it was told of before a moment and has not written to."""
         self.push([assignment for assignment, since in self._unanswered.values() if since <= before], now)
+
+    def remind(self, assignments: Iterable[Assignment]) -> None:
+        """Tells the driver of runs that it has, and probably knows of, and that their logs may have new commands."""
+        for assignment in assignments:
+            self._assignments.setdefault(assignment.run_id, assignment)
+            self._wakes[assignment.run_id] = None
+        self._something.set()
 
     def answered(self, run_id: RunId, ended: bool) -> None:
         """Notes that the driver wrote to a run, so its next word on room counts that run."""

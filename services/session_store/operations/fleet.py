@@ -6,20 +6,24 @@ Who drives what is decided in the tables (leasing.py). What is remembered here a
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Iterable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from functools import partial
 
 import structlog
 
 from chassis.faults import Fault, ShuttingDown
+from chassis.waypoints import waypoint
 from chassis.world import World
 from session_store.domain.bounds import check_id, refuse
 from session_store.domain.run import Assignment, Run
-from session_store.domain.session import DriverId, RunId
+from session_store.domain.schedule import RunLimits
+from session_store.domain.session import DriverId, RunId, Tenant
 from session_store.operations.attachment import Attachment, Notice
 from session_store.operations.broadcast import Broadcaster
 from session_store.operations.leasing import SignOfLife, expire, hand_out, leave, register, renew
-from session_store.operations.ports import Lease, Storage, Tables
+from session_store.operations.ports import Heard, Hint, Lease, News, Storage, Tables
+from session_store.operations.silence import Silence
+from session_store.operations.telling import DUE
 
 TICK_SECONDS = 0.25
 GRACE_SECONDS = 1.0  # a broken stream's driver has so long to come back before its runs go to others
@@ -31,17 +35,22 @@ COMPLAINT_SECONDS = 10.0  # between two log lines about a storage that stays awa
 class Fleet:
     """Keeps drivers and runs together. `keep` must run beside the calls."""
 
-    def __init__(self, storage: Storage, broadcaster: Broadcaster, world: World, lease_seconds: float) -> None:
+    def __init__(self, storage: Storage, broadcaster: Broadcaster, world: World, lease_seconds: float, limits: RunLimits) -> None:
         self._storage = storage
         self._broadcaster = broadcaster
         self._world = world
         self._lease_seconds = lease_seconds
+        self._limits = limits
         self._attached: dict[DriverId, Attachment] = {}
         self._broken: dict[str, tuple[DriverId, float]] = {}
         self._backlog = True
+        self._overdue = False
+        self._after = Tenant("")
         self._kicked = asyncio.Event()
         self._closed = False
+        self._missed = False
         self._last_number = 0
+        self._silence = Silence(lease_seconds)
         self._purged_at = world.clock.monotonic()
         self._complained_at = self._purged_at - COMPLAINT_SECONDS
 
@@ -64,11 +73,41 @@ class Fleet:
             reader.cancel()
             await asyncio.wait([reader])
 
+    @property
+    def has_room(self) -> bool:
+        """Whether a driver that is attached here can take a run. May be asked from any thread."""
+        return any(attachment.free for attachment in tuple(self._attached.values()))
+
+    def hear(self, heard: Heard) -> None:
+        """Takes note of what other processes did."""
+        for hint in heard.hints:
+            if self._broadcaster.hear(hint):
+                self._heed_hint(hint)
+        if heard.missed:
+            self._missed = True
+            self._broadcaster.lag()
+
+    def _heed_hint(self, hint: Hint) -> None:
+        match hint.news:
+            case News.OPENED if hint.epoch:
+                self._given(hint.driver_id, Assignment(hint.run_id, hint.tenant, hint.epoch, 1))
+            case News.APPENDED | News.ENDED:
+                self.heard(hint.driver_id, hint.run_id, ended=hint.news is News.ENDED)
+                if hint.news is News.ENDED:
+                    self.run_ended()
+            case News.COMMANDED:
+                self.wake(hint.driver_id, hint.run_id)
+            case News.DUE if self.has_room:
+                self.kick()
+
     def given(self, run: Run) -> None:
         """Notes that a run was opened for its driver: if the driver does not write to it, it is told."""
-        attachment = self._attached.get(run.driver_id)
+        self._given(run.driver_id, Assignment(run.id, run.tenant, run.epoch, run.sequence))
+
+    def _given(self, driver_id: DriverId, assignment: Assignment) -> None:
+        attachment = self._attached.get(driver_id)
         if attachment is not None:
-            attachment.given(Assignment(run.id, run.tenant, run.epoch, run.sequence), self._world.clock.monotonic())
+            attachment.given(assignment, self._world.clock.monotonic())
 
     def heard(self, driver_id: DriverId, run_id: RunId, ended: bool) -> None:
         """Notes that a driver wrote to a run."""
@@ -77,14 +116,20 @@ class Fleet:
             attachment.answered(run_id, ended)
 
     def wake(self, driver_id: DriverId, run_id: RunId) -> None:
-        """Tells a driver of a command. One that is attached to another process is told when that process next looks at the log."""
+        """Tells a driver of a command. One that is attached to another process is told when that hears of it, or next looks at the log."""
         attachment = self._attached.get(driver_id)
         if attachment is not None:
             attachment.wake(run_id)
 
-    def kick(self) -> None:
-        """Says that there are runs to hand out."""
+    def kick(self, overdue: bool = False) -> None:
+        """Says that there are runs to hand out, overdue ones if so said: those need no room."""
+        self._overdue = self._overdue or overdue
         self._kicked.set()
+
+    def run_ended(self) -> None:
+        """Says that a place is free, which a waiting run may get."""
+        if self._backlog:
+            self.kick()
 
     def close(self) -> None:
         """Sends all drivers away, now and from now on; their leases go on for those who come back in time."""
@@ -103,8 +148,9 @@ class Fleet:
         if self._closed:
             raise _shutting_down()
         attachment = Attachment(sign.driver_id, self._world.ids.new())
-        lease, now = self._lease(attachment), self._world.clock.now()
-        held = await self._storage.write(lambda tables: register(tables, lease, now))
+        lease = self._lease(attachment)
+        held = await self._storage.write(lambda tables: register(tables, lease))
+        waypoint("store.lease.attached")
         earlier = self._attached.get(sign.driver_id)
         if earlier is not None:
             earlier.close()
@@ -130,9 +176,8 @@ class Fleet:
         attachment.close()
 
     async def _renew(self, attachment: Attachment, sign: SignOfLife) -> None:
-        lease, now = self._lease(attachment), self._world.clock.now()
-        taken = await self._storage.write(lambda tables: renew(tables, lease, now, sign.released))
-        self._take_back(taken)
+        lease = self._lease(attachment)
+        await self._take(lambda tables: renew(tables, lease, sign.released))
         attachment.has_room(sign.room)
         if self._backlog and attachment.free:
             self.kick()
@@ -145,10 +190,13 @@ class Fleet:
 
     async def _leave(self, attachment: Attachment) -> None:
         self._attached.pop(attachment.driver_id, None)
-        self._take_back(await self._storage.write(lambda tables: leave(tables, attachment.driver_id)))
+        await self._take(lambda tables: leave(tables, attachment.driver_id))
 
-    def _take_back(self, run_ids: Iterable[RunId]) -> None:
-        taken = list(run_ids)
+    async def _take(self, work: Callable[[Tables], list[RunId]]) -> None:
+        """Takes runs from drivers, and sees to it that they are handed out, here or by whoever has room."""
+        taken = await self._storage.write(work, tell=lambda taken: (DUE,) if taken and not self.has_room else ())
+        if taken:
+            waypoint("store.lease.taken")
         for attachment in self._attached.values():
             attachment.lost(taken)
         if taken:
@@ -185,13 +233,17 @@ class Fleet:
             structlog.get_logger().warning("keeping leases failed; trying again", reason=fault.reason, problem=fault.message)
 
     async def _hand_out(self) -> None:
-        room = {driver_id: attachment.free for driver_id, attachment in self._attached.items() if attachment.free}
-        if not room:
+        room = {driver_id: attachment.free for driver_id, attachment in self._attached.items() if attachment.listens}
+        if not any(room.values()) and not (room and self._overdue):
             self._backlog = True
             return
-        now = self._world.clock.now()
-        handed = await self._storage.write(lambda tables: hand_out(tables, room, now))
-        self._backlog = handed.more
+        now, after, self._overdue = self._world.clock.now(), self._after, False
+        handed = await self._storage.write(lambda tables: hand_out(tables, room, now, self._limits, after))
+        self._backlog, self._after = handed.more, handed.after
+        if handed.again:
+            self.kick(overdue=True)
+        if handed.by_driver:
+            waypoint("store.lease.handed")
         for driver_id, assignments in handed.by_driver.items():
             attachment = self._attached.get(driver_id)
             if attachment is not None:
@@ -204,29 +256,30 @@ class Fleet:
 
     async def _tick(self) -> None:
         now, moment = self._world.clock.now(), self._world.clock.monotonic()
-        number, silent, due = await self._storage.read(lambda tables: _survey(tables, now))
-        if self._broadcaster.heard_of(self._last_number):  # the number of the tick before: what was published since was not missed
-            await self._wake_all()
-        self._last_number = number
-        if silent:
-            self._take_back(await self._storage.write(lambda tables: expire(tables, now)))
+        number, leases, missing, due, overdue = await self._storage.read(lambda tables: _survey(tables, now))
+        silent = self._silence.look(leases, now, moment)
+        # The number of the tick before: what was published or heard of since was not missed. After a gap there is nothing to wait for.
+        if self._broadcaster.heard_of(number if self._missed else self._last_number):
+            await self._remind_all()
+        self._missed, self._last_number = False, number
+        if silent or missing:
+            await self._take(lambda tables: expire(tables, silent))
         await self._give_up_broken(moment - GRACE_SECONDS)
         for attachment in list(self._attached.values()):
             attachment.push_again(moment - GRACE_SECONDS, moment)
-        if due:
-            self.kick()
+        if due or overdue:
+            self.kick(overdue)
         await self._purge(now, moment)
 
-    async def _wake_all(self) -> None:
-        """Another process wrote: any run driven from here may have a command."""
+    async def _remind_all(self) -> None:
+        """Another process wrote, and what is not known: any run driven from here may have a command, or be unknown to its driver."""
         for attachment in list(self._attached.values()):
-            for held in await self._storage.read(partial(_held, driver_id=attachment.driver_id)):
-                attachment.wake(held.run_id)
+            attachment.remind(await self._storage.read(partial(_held, driver_id=attachment.driver_id)))
 
     async def _give_up_broken(self, before: float) -> None:
         for stream_id, (driver_id, since) in list(self._broken.items()):
             if since <= before:
-                self._take_back(await self._storage.write(partial(leave, driver_id=driver_id, stream_id=stream_id)))
+                await self._take(partial(leave, driver_id=driver_id, stream_id=stream_id))
                 del self._broken[stream_id]
 
     async def _purge(self, now: float, moment: float) -> None:
@@ -236,9 +289,10 @@ class Fleet:
                 pass
 
 
-def _survey(tables: Tables, now: float) -> tuple[int, bool, bool]:
-    """The last batch, whether a lease has ended, whether a run lacks a driver."""
-    return tables.batches.last_number(), bool(tables.leases.expired(now)), bool(tables.runs.unassigned(1))
+def _survey(tables: Tables, now: float) -> tuple[int, list[Lease], bool, bool, bool]:
+    """The last batch, all leases, whether a run's driver has none, whether a run lacks a driver, whether one is to be ended."""
+    due, overdue = tables.runs.is_due(), bool(tables.runs.overdue(now, 1))
+    return tables.batches.last_number(), tables.leases.all(), bool(tables.leases.missing()), due, overdue
 
 
 def _held(tables: Tables, driver_id: DriverId) -> list[Assignment]:

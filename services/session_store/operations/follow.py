@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass
+from functools import partial
 
 from chassis.faults import SequenceOutOfRange, ShuttingDown
 from session_store.domain.batch import Batch, last_position, number_of
@@ -11,6 +12,7 @@ from session_store.domain.bounds import refuse
 from session_store.operations.appending import run_not_found
 from session_store.operations.broadcast import Broadcaster, RunScope, Scope, SessionScope, Subscription
 from session_store.operations.opening import session_not_found
+from session_store.operations.pages import SharedReads
 from session_store.operations.ports import Storage, Tables
 
 PAGE = 256  # batches read at once
@@ -33,25 +35,52 @@ class _Page:
     ended: bool = False
 
 
-async def follow(storage: Storage, broadcaster: Broadcaster, scope: Scope, after: int, replay_only: bool) -> AsyncGenerator[Delivery, None]:
-    """Everything after a sequence (of a run) or position (of a session or tenant), in order, once; a run's ends after its last event.
+class Follows:
+    """Follows logs for any number of callers. Those at the same place share their reads."""
 
-    Raises RunNotFound, SessionNotFound, SequenceOutOfRange, and ShuttingDown when the service leaves before the log ends.
-    """
-    if after < (0 if isinstance(scope, RunScope) else FROM_NOW):
-        raise refuse("after", f"is {after}; use the last {'sequence' if isinstance(scope, RunScope) else 'position'} seen, or 0")
-    with broadcaster.subscribe(scope) as subscription:
-        place = _Place(scope, after)
-        while not place.ended:
-            subscription.catch_up()
-            async for delivery in _replay(storage, place):
+    def __init__(self, storage: Storage, broadcaster: Broadcaster) -> None:
+        self._storage = storage
+        self._broadcaster = broadcaster
+        self._reads: SharedReads[_Page] = SharedReads()
+
+    async def follow(self, scope: Scope, after: int, replay_only: bool) -> AsyncGenerator[Delivery, None]:
+        """Everything after a sequence (of a run) or position (of a session or tenant), in order, once; a run's ends after its last event.
+
+        Raises RunNotFound, SessionNotFound, SequenceOutOfRange, and ShuttingDown when the service leaves before the log ends.
+        """
+        if after < (0 if isinstance(scope, RunScope) else FROM_NOW):
+            raise refuse("after", f"is {after}; use the last {'sequence' if isinstance(scope, RunScope) else 'position'} seen, or 0")
+        with self._broadcaster.subscribe(scope) as subscription:
+            place = _Place(scope, after)
+            while not place.ended:
+                subscription.catch_up()
+                async for delivery in self._replay(place):
+                    yield delivery
+                if replay_only or place.ended:
+                    return
+                async for delivery in _live(subscription, place):
+                    yield delivery
+                if subscription.closed and not place.ended:
+                    raise ShuttingDown("the session store is shutting down; follow again after the last event you have", retry_after=1.0)
+
+    async def _replay(self, place: _Place) -> AsyncGenerator[Delivery, None]:
+        while True:
+            page = await self._page(place.scope, place.after)
+            if place.after == FROM_NOW:
+                place.after = page.last
+            if place.after > page.last:
+                raise _beyond(place.after, page.last)
+            delivery = place.advance(page.batches)
+            if delivery is not None:
                 yield delivery
-            if replay_only or place.ended:
+            if delivery is None or place.after >= page.last:
+                place.ended = page.ended and place.after >= page.last
                 return
-            async for delivery in _live(subscription, place):
-                yield delivery
-            if subscription.closed and not place.ended:
-                raise ShuttingDown("the session store is shutting down; follow again after the last event you have", retry_after=1.0)
+
+    async def _page(self, scope: Scope, after: int) -> _Page:
+        """Shared only with those who asked since the last news of the scope: an earlier read may not have seen what it told of."""
+        key = scope, after, self._broadcaster.moment(scope)
+        return await self._reads.get(key, lambda: self._storage.read(partial(_page_of, scope=scope, after=after), scope.tenant))
 
 
 class _Place:
@@ -79,26 +108,6 @@ class _Place:
         """Whether something lies between what was delivered and these batches. Positions have gaps, so only sequences can tell."""
         return self._by_sequence and bool(batches) and batches[0].first > self.after + 1
 
-    def read(self, tables: Tables) -> _Page:
-        if isinstance(self.scope, RunScope):
-            return _run_page(tables, self.scope, self.after)
-        return _position_page(tables, self.scope, self.after)
-
-
-async def _replay(storage: Storage, place: _Place) -> AsyncGenerator[Delivery, None]:
-    while True:
-        page = await storage.read(place.read)
-        if place.after == FROM_NOW:
-            place.after = page.last
-        if place.after > page.last:
-            raise _beyond(place.after, page.last)
-        delivery = place.advance(page.batches)
-        if delivery is not None:
-            yield delivery
-        if delivery is None or place.after >= page.last:
-            place.ended = page.ended and place.after >= page.last
-            return
-
 
 async def _live(subscription: Subscription, place: _Place) -> AsyncGenerator[Delivery, None]:
     """Delivers until the follower lags, is closed or is at the end."""
@@ -113,6 +122,12 @@ async def _live(subscription: Subscription, place: _Place) -> AsyncGenerator[Del
         if subscription.ends_at is not None and place.after >= subscription.ends_at:
             place.ended = True
             return
+
+
+def _page_of(tables: Tables, scope: Scope, after: int) -> _Page:
+    if isinstance(scope, RunScope):
+        return _run_page(tables, scope, after)
+    return _position_page(tables, scope, after)
 
 
 def _run_page(tables: Tables, scope: RunScope, after: int) -> _Page:

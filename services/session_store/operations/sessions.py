@@ -13,8 +13,10 @@ from session_store.domain.session import Message, MessageId, RunId, Session, Ses
 from session_store.domain.usage import ModelUsage
 from session_store.operations.appending import run_not_found
 from session_store.operations.broadcast import Broadcaster, SessionScope
+from session_store.operations.erasure import delete, sweep
 from session_store.operations.opening import find_again, join_session, session_busy, session_not_found
 from session_store.operations.ports import Request, Storage, Tables
+from session_store.operations.telling import of_deleted
 
 CREATE_SESSION = "create_session"
 APPEND_MESSAGES = "append_messages"
@@ -31,10 +33,11 @@ class Repeatable:
 class SessionOperations:
     """Creates, finds, changes and deletes sessions and their messages."""
 
-    def __init__(self, storage: Storage, broadcaster: Broadcaster, world: World) -> None:
+    def __init__(self, storage: Storage, broadcaster: Broadcaster, world: World, publishes: bool = False) -> None:
         self._storage = storage
         self._broadcaster = broadcaster
         self._world = world
+        self._publishes = publishes
 
     async def create(self, session: Session, request: Repeatable) -> Session:
         """Creates a session; an empty id gets a UUIDv7. Raises SessionExists, RequestIdReused."""
@@ -44,11 +47,11 @@ class SessionOperations:
 
     async def get(self, tenant: Tenant, session_id: SessionId) -> Session:
         """The session. Raises SessionNotFound."""
-        return await self._storage.read(lambda tables: found(tables, tenant, session_id))
+        return await self._storage.read(lambda tables: found(tables, tenant, session_id), tenant)
 
     async def page(self, tenant: Tenant, query: SessionQuery, before: Cursor | None, limit: int) -> list[Session]:
         """At most limit sessions, newest first."""
-        return await self._storage.read(lambda tables: tables.sessions.page(tenant, query, before, limit))
+        return await self._storage.read(lambda tables: tables.sessions.page(tenant, query, before, limit), tenant)
 
     async def update(self, tenant: Tenant, session_id: SessionId, change: SessionChange) -> Session:
         """Changes title or labels and returns the session. Raises SessionNotFound, SessionChanged."""
@@ -58,7 +61,12 @@ class SessionOperations:
     async def delete(self, tenant: Tenant, session_id: SessionId) -> None:
         """Deletes a session and all that hangs on it. Raises SessionNotFound, SessionBusy."""
         scope = SessionScope(tenant, session_id)
-        await self._storage.write(lambda tables: _delete(tables, tenant, session_id), lambda _: self._broadcaster.lag(scope))
+        await self._storage.write(
+            lambda tables: _delete(tables, tenant, session_id),
+            lambda _: self._broadcaster.lag(scope),
+            lambda _: of_deleted(tenant, session_id),
+        )
+        await sweep(self._storage, self._world.clock.now(), self._publishes)
 
     async def append_messages(
         self, tenant: Tenant, session_id: SessionId, bodies: Sequence[bytes], request: Repeatable
@@ -74,11 +82,11 @@ class SessionOperations:
         def work(tables: Tables) -> list[StoredMessage]:
             return tables.messages.page(found(tables, tenant, session_id).key, after, limit, newest_first)
 
-        return await self._storage.read(work)
+        return await self._storage.read(work, tenant)
 
     async def usage(self, tenant: Tenant, session_id: SessionId, run_id: RunId) -> list[ModelUsage]:
         """Sums by model of a run, a session or, with both empty, the tenant. Raises SessionNotFound, RunNotFound."""
-        return await self._storage.read(lambda tables: _usage(tables, tenant, session_id, run_id))
+        return await self._storage.read(lambda tables: _usage(tables, tenant, session_id, run_id), tenant)
 
 
 def found(tables: Tables, tenant: Tenant, session_id: SessionId) -> Session:
@@ -127,7 +135,7 @@ def _update(tables: Tables, tenant: Tenant, session_id: SessionId, change: Sessi
 
 
 def _delete(tables: Tables, tenant: Tenant, session_id: SessionId) -> None:
-    tables.sessions.delete(_idle(tables, tenant, session_id).key)
+    delete(tables, found(tables, tenant, session_id))
 
 
 def _append(

@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -59,6 +59,11 @@ LocalModel = Annotated[
 Model = Annotated[str, typer.Option(help="The model: provider/model or an alias. Default: the agent's.")]
 Agent = Annotated[str, typer.Option(help="The agent. Default: the default agent.")]
 Session = Annotated[str, typer.Option(help="The session to go on with. Default: a new one.")]
+OnBusy = Annotated[
+    Literal["reject", "queue", "interrupt", "fork"],
+    typer.Option(help="When the session has a run under way: refuse, wait behind it, stop it and wait, or go on in a copy of the session."),
+]
+Priority = Annotated[Literal["low", "normal", "high"], typer.Option(help="How early it gets a driver when runs wait for one.")]
 Limit = Annotated[int, typer.Option(min=1, max=10_000, help="At most so many.")]
 
 DEFAULT_DATA = Path(".data")
@@ -105,6 +110,8 @@ def run(
     agent: Agent = "",
     session: Session = "",
     tool: Annotated[str, typer.Option(help="The tool that the first model call must use.")] = "",
+    on_busy: OnBusy = "reject",
+    priority: Priority = "normal",
     target: Target = None,
     tenant: Tenant = "default",
     data: Data = DEFAULT_DATA,
@@ -115,7 +122,7 @@ def run(
     """Give one order and show how it is carried out."""
     from suite.cli.ordering import Order, run_order
 
-    given = Order(order, model=model, agent=agent, session=session, tool=tool)
+    given = Order(order, model=model, agent=agent, session=session, tool=tool, on_busy=on_busy, priority=priority)
     return run_order(Where(target, tenant, data, config, given.local_model(local_model), asks_model=not model), given, json)
 
 
@@ -166,6 +173,83 @@ def sessions(
 
     where = Where(target, tenant, data, config)
     return run_session(where, session, json) if session else run_sessions(where, limit, json)
+
+
+@app.command()
+def stats(
+    session: Annotated[str, typer.Option(help="Only this session's runs.")] = "",
+    run: Annotated[str, typer.Option(help="Only this run.")] = "",
+    by_day: Annotated[bool, typer.Option("--by-day", help="One line for each day, in UTC.")] = False,
+    target: Target = None,
+    tenant: Tenant = "default",
+    data: Data = DEFAULT_DATA,
+    config: Config = None,
+    json: Json = None,
+) -> int:
+    """Sum up what runs did: turns, tools, tokens, money, time. Deleted sessions go on counting."""
+    from suite.cli.counting import run_stats
+
+    return run_stats(Where(target, tenant, data, config), session, run, json, by_day=by_day)
+
+
+@app.command()
+def delete(
+    session: Annotated[str, typer.Argument(help="The session's id.")],
+    target: Target = None,
+    tenant: Tenant = "default",
+    data: Data = DEFAULT_DATA,
+    config: Config = None,
+    json: Json = None,
+) -> int:
+    """Delete a session with its messages, runs, logs, and what its tools did."""
+    from suite.cli.transfer import run_delete
+
+    return run_delete(Where(target, tenant, data, config), session, json)
+
+
+@app.command()
+def export(
+    session: Annotated[str, typer.Argument(help="The session's id.")],
+    output: Annotated[Path | None, typer.Option(help="The file to write. Default: the session's id with .behest.")] = None,
+    target: Target = None,
+    tenant: Tenant = "default",
+    data: Data = DEFAULT_DATA,
+    config: Config = None,
+    json: Json = None,
+) -> int:
+    """Write a session as one portable file, for any suite to import."""
+    from suite.cli.transfer import run_export
+
+    return run_export(Where(target, tenant, data, config), session, output, json)
+
+
+@app.command(name="import")
+def import_(
+    file: Annotated[Path, typer.Argument(help="A file that `export` wrote.")],
+    session: Annotated[str, typer.Option(help="Import a copy under this id; its runs get new ids too.")] = "",
+    target: Target = None,
+    tenant: Tenant = "default",
+    data: Data = DEFAULT_DATA,
+    config: Config = None,
+    json: Json = None,
+) -> int:
+    """Take an exported session in, whole or not at all."""
+    from suite.cli.transfer import run_import
+
+    return run_import(Where(target, tenant, data, config), file, session, json)
+
+
+@app.command()
+def backup(
+    folder: Annotated[Path, typer.Argument(help="A new or empty folder to write the copies to.")],
+    data: Data = DEFAULT_DATA,
+    config: Config = None,
+    json: Json = None,
+) -> int:
+    """Copy the SQLite databases while they are in use. For PostgreSQL use pg_dump."""
+    from suite.cli.backup import run_backup
+
+    return run_backup(data, config, folder, json)
 
 
 @app.command()
@@ -229,11 +313,47 @@ def doctor(
 
 
 @app.command()
+def migrate(
+    check: Annotated[
+        bool, typer.Option("--check", help="Only tell: exit code 0 when all are up to date, 1 when one is behind or ahead.")
+    ] = False,
+    data: Data = DEFAULT_DATA,
+    config: Config = None,
+    json: Json = None,
+) -> int:
+    """Bring the databases in PostgreSQL to this version's schema. SQLite migrates itself at start."""
+    from suite.cli.migrate import run_migrate
+
+    return run_migrate(data, config, json, check=check)
+
+
+@app.command()
 def demo(data: Annotated[Path | None, typer.Option(help="Where to keep the demo's database. Default: .data/demo.")] = None) -> int:
     """Show a suite at work, without a key and without a network."""
     from suite.demo import run_demo
 
     return run_demo(data)
+
+
+topics = typer.Typer(help="Kafka's topics.", no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(topics, name="topics")
+
+
+@topics.callback()
+def _topics() -> None:
+    """Kafka's topics."""
+
+
+@topics.command()
+def apply(
+    check: Annotated[bool, typer.Option("--check", help="Create nothing; only compare.")] = False,
+    config: Config = None,
+    json: Json = None,
+) -> int:
+    """Create the topics that are missing, and say how the others differ from the settings. Nothing is changed or deleted."""
+    from suite.cli.topics import run_topics
+
+    return run_topics(config, check, json)
 
 
 def invoke(argv: Sequence[str] | None = None) -> int:

@@ -15,10 +15,12 @@ from behest.provider.v1 import provider_service_pb2 as providers
 from behest.provider.v1.provider_service_pb2_grpc import ProviderServiceStub
 from chassis.faults import Fault, SettingsInvalid
 from suite.addresses import Service, listen_address, listens
+from suite.cli.doctor_kafka import commands_finding, kafka_findings
 from suite.cli.loop import open_loop
+from suite.cli.migrate import databases, suite_settings
 from suite.cli.outcome import Exit
 from suite.cli.output import Output
-from suite.composition import MODEL_OF_KEY, SuiteOptions, read_written, wants_local_model
+from suite.composition import MODEL_OF_KEY, SuiteOptions, read_written, variable, wants_local_model
 from suite.embedded import Suite, load_suite_settings, make_data_folder, open_suite
 from suite.local_model import find_weights
 
@@ -67,7 +69,15 @@ async def findings(options: SuiteOptions, port_base: int) -> AsyncIterator[Findi
     for finding in _keys(options):
         yield finding
     yield _local_model()
+    if settings.ok:
+        own = load_suite_settings(options.settings_file(), os.environ)
+        async for found in kafka_findings(own.kafka, port_base):
+            yield Finding(*found)
+        if own.kafka.on and own.orchestrator.commands.enabled:
+            yield Finding(*await commands_finding(own.kafka, own.orchestrator.commands.group))
     if settings.ok and storage.ok:
+        async for finding in _databases(options):
+            yield finding
         yield await _answer(options)
 
 
@@ -112,6 +122,19 @@ def _keys(options: SuiteOptions) -> list[Finding]:
     return found
 
 
+async def _databases(options: SuiteOptions) -> AsyncIterator[Finding]:
+    """How the databases in PostgreSQL stand; where there are none, nothing."""
+    for service, database in databases(suite_settings(options)).items():
+        try:
+            if database.is_postgres:
+                from chassis.migrations import Lineage, examine  # asyncpg is loaded where it is used
+
+                for ok, text in await examine(database.url(), Lineage.of(service)):
+                    yield Finding("database", ok, f"{service}: {text}")
+        except Fault as fault:
+            yield Finding("database", False, f"{service}: {fault.message}")
+
+
 def _local_model() -> Finding:
     try:
         return Finding("local model", True, f"installed: {find_weights().name}")
@@ -119,12 +142,21 @@ def _local_model() -> Finding:
         return Finding("local model", None, fault.message)
 
 
+# The doctor's own suite takes no runs and commands of others, and publishes nothing.
+_NOTHING_SHARED = {
+    variable("session_store", "database"): "memory:",
+    variable("tool_executor", "database"): "memory:",
+    variable("kafka", "bootstrap_servers"): "",
+    variable("orchestrator", "commands", "enabled"): "false",
+}
+
+
 async def _answer(options: SuiteOptions) -> Finding:
     """Whether the default model answers: asked through a suite of its own, which stores nothing."""
     with tempfile.TemporaryDirectory(prefix="behest-doctor-") as scratch:
         asked = SuiteOptions(Path(scratch), options.config, local_model=options.local_model, log_level="error")
         try:
-            async with open_suite(asked) as suite:
+            async with open_suite(asked, env={**os.environ, **_NOTHING_SHARED}) as suite:
                 return await _ask(suite)
         except Fault as fault:
             return Finding("model", False, fault.message)

@@ -40,7 +40,7 @@ def run_watch(where: Where, run_id: str, after: int, json: bool | None) -> Exit:
                 show_row(output, timeline.row(event, start))
         return Exit.OK
 
-    return _with_client(where, show, json)
+    return with_client(where, show, json)
 
 
 def show_row(output: Output, row: timeline.Row) -> None:
@@ -75,7 +75,7 @@ def run_runs(where: Where, session: str, limit: int, json: bool | None) -> Exit:
         found = await client.list_runs(session, limit=limit)
         return _list(output, found, columns, cells, f'no runs yet; start one with `{command()} run "…"`')
 
-    return _with_client(where, show, json)
+    return with_client(where, show, json)
 
 
 def run_sessions(where: Where, limit: int, json: bool | None) -> Exit:
@@ -89,7 +89,7 @@ def run_sessions(where: Where, limit: int, json: bool | None) -> Exit:
     async def show(client: Behest, output: Output) -> Exit:
         return _list(output, await client.list_sessions(limit), columns, cells, f"no sessions yet; `{command()} chat` begins one")
 
-    return _with_client(where, show, json)
+    return with_client(where, show, json)
 
 
 def run_session(where: Where, session_id: str, json: bool | None) -> Exit:
@@ -107,7 +107,7 @@ def run_session(where: Where, session_id: str, json: bool | None) -> Exit:
         output.aside(f"{session.id} · {len(messages)} messages · {timeline.tokens_of(usage)} tokens{f' · {cost}' if cost else ''}")
         return Exit.OK
 
-    return _with_client(where, show, json)
+    return with_client(where, show, json)
 
 
 def _show_message(output: Output, message: chat_pb.Message) -> None:
@@ -132,7 +132,7 @@ def run_cancel(where: Where, run_id: str, reason: str, json: bool | None) -> Exi
             output.line(f"{run.id} is {state_word(run.state)}" + ("; it ends soon" if run.state < run_pb.RUN_STATE_COMPLETED else ""))
         return Exit.OK
 
-    return _with_client(where, show, json)
+    return with_client(where, show, json)
 
 
 def run_tools(where: Where, json: bool | None) -> Exit:
@@ -146,7 +146,7 @@ def run_tools(where: Where, json: bool | None) -> Exit:
     async def show(client: Behest, output: Output) -> Exit:
         return _list(output, await client.tools(), columns, cells, "no tools; name functions in tool_executor.functions of behest.yaml")
 
-    return _with_client(where, show, json)
+    return with_client(where, show, json)
 
 
 def run_models(where: Where, json: bool | None) -> Exit:
@@ -165,7 +165,7 @@ def run_models(where: Where, json: bool | None) -> Exit:
                     output.aside(provider.problem)
         return code
 
-    return _with_client(where, show, json)
+    return with_client(where, show, json)
 
 
 def run_agents(where: Where, json: bool | None) -> Exit:
@@ -182,7 +182,7 @@ def run_agents(where: Where, json: bool | None) -> Exit:
             output.line(output.dim(f"the default is {listed.default_agent}"))
         return code
 
-    return _with_client(where, show, json)
+    return with_client(where, show, json)
 
 
 def state_word(state: run_pb.RunState.ValueType) -> str:
@@ -213,7 +213,9 @@ def _list(output: Output, found: Iterable[Item], columns: Sequence[Column], cell
     return Exit.OK
 
 
-def _with_client(where: Where, show: Show, json: bool | None) -> Exit:
+def with_client(where: Where, show: Show, json: bool | None) -> Exit:
+    """Runs a command with a client of the suite that it wants."""
+
     async def work() -> Exit:
         async with reach(where) as client:
             return await show(client, Output(json))

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from behest.chat.v1 import chat_pb2 as chat_pb
+from behest.run.v1 import run_pb2 as run_pb
 from behest.run.v1 import run_service_pb2 as runs
 from chassis.faults import Fault, InputEmpty, RequestInvalid
 from suite.cli.live import Live
@@ -30,6 +31,8 @@ class Order:
     agent: str = ""
     session: str = ""
     tool: str = ""
+    on_busy: str = "reject"
+    priority: str = "normal"
 
     def local_model(self, asked: bool | None) -> bool | None:
         """Whether to run the local model for it: as asked, and of itself only for an order that may need it."""
@@ -39,7 +42,15 @@ class Order:
         """The order in the contract's words."""
         choice = chat_pb.ToolChoice(mode=chat_pb.ToolChoice.MODE_NAMED, name=self.tool) if self.tool else None
         part = chat_pb.Part(text=self.text)
-        return runs.CreateRunRequest(session_id=self.session, agent=self.agent, model=self.model, input=[part], tool_choice=choice)
+        return runs.CreateRunRequest(
+            session_id=self.session,
+            agent=self.agent,
+            model=self.model,
+            input=[part],
+            tool_choice=choice,
+            on_busy=run_pb.BusyPolicy.Value(f"BUSY_POLICY_{self.on_busy.upper()}"),
+            priority=run_pb.RunPriority.Value(f"RUN_PRIORITY_{self.priority.upper()}"),
+        )
 
 
 class Conversation:

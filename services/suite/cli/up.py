@@ -9,6 +9,7 @@ from collections.abc import Mapping
 
 from chassis.rpc.serve import run, stop_on_signals
 from suite.addresses import Service
+from suite.cli.migrate import databases, suite_settings
 from suite.cli.outcome import Exit, command, tell
 from suite.composition import SuiteOptions, read_written, variable
 
@@ -48,7 +49,8 @@ def _logging_alike(options: SuiteOptions) -> Mapping[str, str]:
 
 
 def _tell_rest(options: SuiteOptions, notices: tuple[str, ...]) -> None:
-    tell(f"data in {options.data}")
+    shared = sorted({str(database) for database in databases(suite_settings(options)).values() if database.is_postgres})
+    tell(f"data in {', '.join(shared) or options.data}")
     for notice in notices:
         tell(notice)
     tell(f"ready: try `{command()} chat` in another terminal; Ctrl-C stops the suite")

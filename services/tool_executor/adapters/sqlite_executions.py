@@ -2,25 +2,19 @@
 
 from __future__ import annotations
 
-import asyncio
 import sqlite3
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
-import structlog
-
-from chassis.faults import StorageUnavailable
 from chassis.sqlite import Database
+from tool_executor.adapters.gathering import Gathering
+from tool_executor.adapters.unwritten import Unwritten
 from tool_executor.domain.execution import Execution, Result, Status, ToolCall
-from tool_executor.domain.ledger import LEASE_SECONDS, Standing, Verdict, judge
+from tool_executor.domain.ledger import LEASE_SECONDS, PUBLISH_SECONDS, Standing, Verdict, judge
+from tool_executor.operations.ports import Deleted
 
-MAX_UNWRITTEN = 10_000
-LINGER_SECONDS = 0.05  # what a kill may lose is only receipts of tools that changed nothing
-RETRY_SECONDS = 1.0
 PURGE_CHUNK = 500
-
-_log = structlog.get_logger("tool_executor")
 
 _COLUMNS = (
     "tenant, key, call_id, tool, arguments, instance, started_at, run_id, session_id, tool_version, repeatable, attempt, approved_by, "
@@ -41,55 +35,62 @@ _LIVES = "SELECT 1 FROM executors WHERE instance = ? AND alive_until > ?"
 _PURGE = """
     DELETE FROM executions WHERE id IN (SELECT id FROM executions ORDER BY id LIMIT ?) AND started_at < ?
 """
+_PURGE_PUBLISHED = f"""{_PURGE}
+    AND NOT EXISTS (SELECT 1 FROM unpublished u WHERE u.tenant = executions.tenant AND u.key = executions.key)
+"""  # noqa: S608 - constants
+_OF_RUN = "tenant = ? AND key >= ? AND key < ? AND run_id = ?"  # keys are run/call, and 0 comes behind /
+_DELETE = f"DELETE FROM executions WHERE {_OF_RUN} AND status <> 1"  # noqa: S608 - constants
+_DELETE_PUBLISHED = f"""{_DELETE}
+    AND NOT EXISTS (SELECT 1 FROM unpublished u WHERE u.tenant = executions.tenant AND u.key = executions.key)
+"""  # noqa: S608 - constants
+_COUNT = f"SELECT count(*) FROM executions WHERE {_OF_RUN}"  # noqa: S608 - constants
+_QUEUE = "INSERT INTO unpublished (tenant, key) VALUES (?, ?) ON CONFLICT DO NOTHING"
+_ANY_DUE = "SELECT 1 FROM unpublished WHERE taken_until < ? LIMIT 1"
+_TAKE = """
+    UPDATE unpublished SET taken_until = ? WHERE id IN (SELECT id FROM unpublished WHERE taken_until < ? ORDER BY id LIMIT ?)
+    RETURNING id, tenant, key
+"""
+_PUBLISHED = "DELETE FROM unpublished WHERE tenant = ? AND key = ?"
 
 
 @asynccontextmanager
-async def open_sqlite_executions(database: Database) -> AsyncIterator[SqliteExecutions]:
-    """The ledger in the database; what was to be written is, before it closes."""
-    executions = SqliteExecutions(database)
-    writing = asyncio.create_task(executions.write_behind())
-    try:
+async def open_sqlite_executions(database: Database, publishes: bool = False) -> AsyncIterator[SqliteExecutions]:
+    """The ledger in the database; what was to be written is, before it closes. One that publishes keeps what ends for Unpublished."""
+    executions = SqliteExecutions(database, publishes)
+    async with executions.unwritten.running():
         yield executions
-    finally:
-        writing.cancel()
-        await asyncio.wait([writing])
-        await executions.flush_last()
 
 
 class SqliteExecutions:
-    """See the port. Receipts of unclaimed executions are written behind: many in one transaction, and nobody waits for it."""
+    """See the ports Executions and Unpublished."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, publishes: bool = False) -> None:
         self._database = database
-        self._unwritten: dict[tuple[str, str], Execution] = {}
-        self._wake = asyncio.Event()
-        self._looking = _Looking(database)
+        self._publishes = publishes
+        self.unwritten = Unwritten(self._write)
+        self._looking = Gathering(self._look_at)
 
     async def begin(self, asked: Execution, claim: bool) -> Standing:
         """What the call may do."""
-        if unwritten := self._unwritten.get((asked.tenant, asked.key)):
+        if unwritten := self.unwritten.find(asked.tenant, asked.key):
             return judge(asked, unwritten, claimant_lives=True)
         if not claim:
             standing = await self._looking.ask(asked)
             if standing.verdict not in _CHANGES:
                 return standing
-        return await self._database.write(lambda connection: _begin(connection, asked, claim))
+        return await self._database.write(lambda connection: self._begin(connection, asked, claim))
 
     async def finish(self, ended: Execution) -> Execution:
         """Keeps the receipt unless there is one, or somebody took the claim over."""
-        return await self._database.write(lambda connection: _finish(connection, ended))
+        return await self._database.write(lambda connection: self._finish(connection, ended))
 
     async def remember(self, ended: Execution) -> None:
         """Keeps the receipt, soon; when the backlog is full, now."""
-        if len(self._unwritten) >= MAX_UNWRITTEN:
-            await self._database.write(lambda connection: _add(connection, [ended]))
-            return
-        self._unwritten.setdefault((ended.tenant, ended.key), ended)
-        self._wake.set()
+        await self.unwritten.add(ended)
 
     async def find(self, tenant: str, key: str) -> Execution | None:
         """The record, also one that waits to be written."""
-        if unwritten := self._unwritten.get((tenant, key)):
+        if unwritten := self.unwritten.find(tenant, key):
             return unwritten
         return await self._database.read(lambda connection: _find(connection, tenant, key))
 
@@ -104,83 +105,60 @@ class SqliteExecutions:
     async def purge(self, before: float) -> int:
         """Forgets old records a few at a time, so that no writer waits long."""
         await self._database.write(lambda connection: connection.execute("DELETE FROM executors WHERE alive_until < ?", (before,)))
-        forgotten = 0
-        while count := await self._database.write(lambda connection: connection.execute(_PURGE, (PURGE_CHUNK, before)).rowcount):
+        forgotten, purge = 0, _PURGE_PUBLISHED if self._publishes else _PURGE
+        while count := await self._database.write(lambda connection: connection.execute(purge, (PURGE_CHUNK, before)).rowcount):
             forgotten += count
         return forgotten
+
+    async def delete(self, tenant: str, run_id: str) -> Deleted:
+        """Forgets a run's ended executions."""
+        await self.flush()
+        delete = _DELETE_PUBLISHED if self._publishes else _DELETE
+        return await self._database.write(lambda connection: _delete(connection, delete, (tenant, f"{run_id}/", f"{run_id}0", run_id)))
+
+    async def due(self, now: float, limit: int) -> list[Execution]:
+        """Takes ended executions to publish; writes nothing when there are none."""
+        if not await self._database.read(lambda connection: connection.execute(_ANY_DUE, (now,)).fetchone()):
+            return []
+        return await self._database.write(lambda connection: _take(connection, now, limit))
+
+    async def published(self, executions: Sequence[Execution]) -> None:
+        """Has them never come again."""
+        await self._database.write(lambda connection: connection.executemany(_PUBLISHED, _wheres(executions)))
 
     async def check(self) -> None:
         """Raises StorageUnavailable when the file cannot be read."""
         await self._database.read(lambda connection: connection.execute("SELECT 1 FROM executions LIMIT 1").fetchone())
 
-    async def write_behind(self) -> None:
-        """Writes what waits, until it is cancelled. A storage that fails is tried again."""
-        told = ""
-        while True:
-            await self._wake.wait()
-            await asyncio.sleep(LINGER_SECONDS)
-            self._wake.clear()
-            try:
-                await self.flush()
-                told = ""
-            except Exception as problem:  # noqa: BLE001 - whatever it is, the receipts wait and are tried again
-                if str(problem) != told:
-                    _log.warning("receipts wait to be written", count=len(self._unwritten), problem=str(problem))
-                told = str(problem)
-                await asyncio.sleep(RETRY_SECONDS)
-                self._wake.set()
-
     async def flush(self) -> None:
-        """Writes what waits, in one transaction."""
-        waiting = list(self._unwritten.values())
-        if not waiting:
-            return
-        await self._database.write(lambda connection: _add(connection, waiting))
-        for execution in waiting:
-            self._unwritten.pop((execution.tenant, execution.key), None)
+        """Writes what waits."""
+        await self.unwritten.flush()
 
-    async def flush_last(self) -> None:
-        """Writes what waits; when that fails at the very end, says what is lost instead of hiding why the ledger was closed."""
-        try:
-            await self.flush()
-        except StorageUnavailable as fault:
-            _log.error("receipts of read-only tools are lost", count=len(self._unwritten), problem=fault.message)
+    async def _write(self, executions: Sequence[Execution]) -> None:
+        def work(connection: sqlite3.Connection) -> None:
+            _add(connection, executions)
+            self._queue(connection, executions)
 
+        await self._database.write(work)
 
-class _Looking:
-    """Looks keys up, all that came up while the last look was under way in the next one: the way to the reader's thread is what costs."""
+    def _begin(self, connection: sqlite3.Connection, asked: Execution, claim: bool) -> Standing:
+        standing = _begin(connection, asked, claim)
+        if standing.verdict is Verdict.UNKNOWN:
+            self._queue(connection, [standing.execution])
+        return standing
 
-    def __init__(self, database: Database) -> None:
-        self._database = database
-        self._asked: list[tuple[Execution, asyncio.Future[Standing]]] = []
-        self._task: asyncio.Task[None] | None = None
+    def _finish(self, connection: sqlite3.Connection, ended: Execution) -> Execution:
+        remembered = _finish(connection, ended)
+        if remembered is ended:
+            self._queue(connection, [ended])
+        return remembered
 
-    async def ask(self, asked: Execution) -> Standing:
-        """What the call may do, as of now."""
-        future: asyncio.Future[Standing] = asyncio.get_running_loop().create_future()
-        self._asked.append((asked, future))
-        if self._task is None:
-            self._task = asyncio.create_task(self._answer())
-        return await future
+    def _queue(self, connection: sqlite3.Connection, ended: Sequence[Execution]) -> None:
+        if self._publishes:
+            connection.executemany(_QUEUE, _wheres(ended))
 
-    async def _answer(self) -> None:
-        while self._asked:
-            group, self._asked = self._asked, []
-            outcome = await self._look_at([asked for asked, _ in group])
-            for index, (_, future) in enumerate(group):
-                if future.done():
-                    continue
-                if isinstance(outcome, Exception):
-                    future.set_exception(outcome)
-                else:
-                    future.set_result(outcome[index])
-        self._task = None
-
-    async def _look_at(self, asked: list[Execution]) -> list[Standing] | Exception:
-        try:
-            return await self._database.read(lambda connection: [_look(connection, one) for one in asked])
-        except Exception as failure:  # noqa: BLE001 - each of those who asked gets it
-            return failure
+    async def _look_at(self, asked: Sequence[Execution]) -> Sequence[Standing]:
+        return await self._database.read(lambda connection: [_look(connection, one) for one in asked])
 
 
 _CHANGES = (Verdict.TAKE_OVER, Verdict.UNKNOWN)
@@ -191,6 +169,11 @@ def _look(connection: sqlite3.Connection, asked: Execution) -> Standing:
     if held is None or held.result is not None:
         return judge(asked, held, claimant_lives=False)
     return judge(asked, held, _lives(connection, held.instance, asked.started_at))
+
+
+def _delete(connection: sqlite3.Connection, delete: str, of_run: tuple[str, ...]) -> Deleted:
+    count = connection.execute(delete, of_run).rowcount
+    return Deleted(count, int(connection.execute(_COUNT, of_run).fetchone()[0]))
 
 
 def _begin(connection: sqlite3.Connection, asked: Execution, claim: bool) -> Standing:
@@ -220,6 +203,18 @@ def _finish(connection: sqlite3.Connection, ended: Execution) -> Execution:
 def _find(connection: sqlite3.Connection, tenant: str, key: str) -> Execution | None:
     row = connection.execute(_FIND, (tenant, key)).fetchone()
     return None if row is None else _execution(row)
+
+
+def _take(connection: sqlite3.Connection, now: float, limit: int) -> list[Execution]:
+    """Those whose record is gone are dropped: there is nothing to say of them any more."""
+    taken = sorted(connection.execute(_TAKE, (now + PUBLISH_SECONDS, now, limit)).fetchall())
+    found = {(tenant, key): _find(connection, tenant, key) for _, tenant, key in taken}
+    connection.executemany(_PUBLISHED, [where for where, execution in found.items() if execution is None])
+    return [execution for execution in found.values() if execution is not None]
+
+
+def _wheres(executions: Sequence[Execution]) -> list[tuple[str, str]]:
+    return [(execution.tenant, execution.key) for execution in executions]
 
 
 def _lives(connection: sqlite3.Connection, instance: str, now: float) -> bool:

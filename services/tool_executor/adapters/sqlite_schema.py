@@ -48,4 +48,14 @@ MIGRATIONS = (
     CREATE TABLE registrations_version (version INTEGER NOT NULL) STRICT;
     INSERT INTO registrations_version VALUES (0);
     """,
+    # Ended executions that are to be published; `taken_until` is when those that somebody took may be taken again.
+    """
+    CREATE TABLE unpublished (
+        id INTEGER PRIMARY KEY,
+        tenant TEXT NOT NULL,
+        key TEXT NOT NULL,
+        taken_until REAL NOT NULL DEFAULT 0,
+        UNIQUE (tenant, key)
+    ) STRICT;
+    """,
 )

@@ -5,22 +5,22 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Sequence
 
-from google.protobuf.timestamp_pb2 import Timestamp
-
 from behest.chat.v1 import chat_pb2
 from behest.tool.v1 import tool_pb2, tool_service_pb2
 from chassis.faults import RequestInvalid, Violation
-from tool_executor.domain.execution import Execution, Result, Status, ToolCall
+from tool_executor.domain.execution import ToolCall
 from tool_executor.domain.tool import Declared, Scope, Tool, Traits
 from tool_executor.operations.feed import Happened, Progress
 from tool_executor.operations.flight import Order
 from tool_executor.operations.tools import Query, Registration
+from tool_executor.wire import result_out
 
 MAX_ID_CHARS = 256
 MAX_REQUEST_ID_CHARS = 128
 MAX_CALLS = 128
 MAX_PAGE = 1000
 MAX_LISTED_NAMES = 1000
+MAX_RUNS = 1000
 
 _ID_WANTED = f"must have 1 to {MAX_ID_CHARS} characters"
 _TRAITS = ("read_only", "idempotent", "destructive", "open_world", "concurrency_safe", "long_running")
@@ -150,27 +150,17 @@ def cancel_in(request: tool_service_pb2.CancelExecutionsRequest) -> tuple[str, f
     return request.run_id, frozenset(request.call_ids)
 
 
+def runs_in(request: tool_service_pb2.DeleteExecutionsRequest) -> tuple[str, ...]:
+    """The runs whose executions to forget."""
+    _require(1 <= len(request.run_ids) <= MAX_RUNS, "run_ids", f"has {len(request.run_ids)}; name 1 to {MAX_RUNS} runs")
+    for run_id in request.run_ids:
+        _require_run_id(run_id)
+    return tuple(request.run_ids)
+
+
 def progress_out(progress: Progress) -> tool_pb2.ToolProgress:
     """Progress."""
     return tool_pb2.ToolProgress(call_id=progress.call_id, message=progress.message, fraction=progress.fraction)
-
-
-def result_out(execution: Execution, replayed: bool) -> tool_pb2.ToolResult:
-    """What became of a call; RUNNING while it is under way."""
-    result = execution.result or Result(Status.RUNNING)
-    return tool_pb2.ToolResult(
-        call_id=execution.call.id,
-        tool=execution.call.name,
-        status=tool_pb2.ExecutionStatus.ValueType(result.status),
-        is_error=result.is_error and result.status is not Status.RUNNING,
-        content=result.content,
-        duration_ms=execution.duration * 1000,
-        attempt=execution.attempt,
-        full_bytes=result.full_bytes,
-        truncated=result.truncated,
-        replayed=replayed,
-        effect_unknown=result.effect_unknown,
-    )
 
 
 def happened_out(happened: Happened) -> tool_service_pb2.ExecuteBatchResponse:
@@ -186,28 +176,6 @@ def direct_out(happened: Happened) -> list[tool_service_pb2.ExecuteToolResponse]
     progress = [tool_service_pb2.ExecuteToolResponse(progress=progress_out(p)) for p in happened.progress]
     results = [tool_service_pb2.ExecuteToolResponse(result=result_out(e.execution, e.replayed)) for e in happened.ended]
     return [*progress, *results]
-
-
-def execution_out(execution: Execution) -> tool_pb2.Execution:
-    """The record of an execution."""
-    call = execution.call
-    return tool_pb2.Execution(
-        key=execution.key,
-        run_id=execution.run_id,
-        session_id=execution.session_id,
-        call=chat_pb2.ToolCall(id=call.id, name=call.name, arguments=call.arguments),
-        tool_version=execution.tool_version,
-        result=result_out(execution, replayed=False),
-        started_at=_timestamp(execution.started_at),
-        ended_at=None if execution.ended_at is None else _timestamp(execution.ended_at),
-        approved_by=execution.approved_by,
-    )
-
-
-def _timestamp(seconds: float) -> Timestamp:
-    stamp = Timestamp()
-    stamp.FromNanoseconds(round(seconds * 1e6) * 1000)
-    return stamp
 
 
 def _require_run_id(run_id: str) -> None:

@@ -12,17 +12,20 @@ from chassis.rpc import current_call
 from chassis.world import Ids
 from tool_executor.api import convert
 from tool_executor.operations.batch import Batches
+from tool_executor.operations.cancelling import Cancelling
 from tool_executor.operations.execute import Executor
 from tool_executor.operations.tools import Tools
+from tool_executor.wire import execution_out
 
 
 class ToolServicer(tool_service_pb2_grpc.ToolServiceServicer):
     """Knows tools and runs them."""
 
-    def __init__(self, tools: Tools, executor: Executor, batches: Batches, ids: Ids) -> None:
+    def __init__(self, tools: Tools, executor: Executor, batches: Batches, cancelling: Cancelling, ids: Ids) -> None:
         self._tools = tools
         self._executor = executor
         self._batches = batches
+        self._cancelling = cancelling
         self._ids = ids
         self._tools_out = convert.ToolsOut()
 
@@ -65,7 +68,12 @@ class ToolServicer(tool_service_pb2_grpc.ToolServiceServicer):
 
     async def CancelExecutions(self, request: pb.CancelExecutionsRequest, context: object) -> pb.CancelExecutionsResponse:
         """Stops calls."""
-        return pb.CancelExecutionsResponse(call_ids=self._batches.cancel(current_call().tenant, *convert.cancel_in(request)))
+        return pb.CancelExecutionsResponse(call_ids=await self._cancelling.cancel(current_call().tenant, *convert.cancel_in(request)))
+
+    async def DeleteExecutions(self, request: pb.DeleteExecutionsRequest, context: object) -> pb.DeleteExecutionsResponse:
+        """Forgets executions."""
+        deleted = await self._executor.delete(current_call().tenant, convert.runs_in(request))
+        return pb.DeleteExecutionsResponse(deleted=deleted.count, kept=deleted.kept)
 
     async def GetExecution(self, request: pb.GetExecutionRequest, context: object) -> pb.GetExecutionResponse:
         """The record of an execution."""
@@ -74,4 +82,4 @@ class ToolServicer(tool_service_pb2_grpc.ToolServiceServicer):
             raise ExecutionNotFound(
                 f"no execution {request.key[:200]!r}; keys are run/call or request ids", metadata={"key": request.key[:200]}
             )
-        return pb.GetExecutionResponse(execution=convert.execution_out(execution))
+        return pb.GetExecutionResponse(execution=execution_out(execution))

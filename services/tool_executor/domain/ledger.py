@@ -19,6 +19,7 @@ from tool_executor.domain.execution import Execution, unknown
 
 LEASE_SECONDS = 3.0
 RENEW_SECONDS = 1.0
+PUBLISH_SECONDS = 10.0  # how long whoever took executions to publish them is waited for
 
 
 class Verdict(enum.Enum):

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Collection, Coroutine, Mapping
+from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import structlog
 
 from chassis.faults import DeadlineExceeded, ExecutionKeyReused, ShuttingDown, StorageUnavailable, ToolsExhausted
+from chassis.waypoints import waypoint
 from chassis.world import World
 from tool_executor.domain import execution as results
 from tool_executor.domain.arguments import ArgumentsRefused, read_arguments, recorded
@@ -21,11 +22,11 @@ from tool_executor.domain.ledger import Standing, Verdict
 from tool_executor.operations.feed import Ended, Feed
 from tool_executor.operations.flight import GRACE_SECONDS, Flight, Order, Outcome
 from tool_executor.operations.outcome import result_of
-from tool_executor.operations.ports import Executions, Output, Seat, Threads
+from tool_executor.operations.ports import Deleted, Executions, Output, Seat, Threads
 from tool_executor.operations.registry import Entry, Registry
 
 ELSEWHERE_POLL_SECONDS = 0.1
-KEEP_RETRY_SECONDS = (0.1, 0.5, 2.0)
+KEEP_RETRY_SECONDS = (0.1, 0.5, 2.0, 5.0, 10.0)  # with what a storage itself waits, 45 s: longer than a database takes to fail over
 
 _log = structlog.get_logger("tool_executor")
 
@@ -110,6 +111,13 @@ class Executor:
         for flight in told:
             flight.tell(Status.CANCELLED)
         return [f.order.call.id for f in told]
+
+    async def delete(self, tenant: str, run_ids: Sequence[str]) -> Deleted:
+        """Forgets the ended executions of runs."""
+        deleted = Deleted()
+        for run_id in run_ids:
+            deleted += await self._executions.delete(tenant, run_id)
+        return deleted
 
     async def find(self, tenant: str, key: str) -> Execution | None:
         """The record of an execution, also of one under way."""
@@ -203,6 +211,8 @@ class Executor:
         claimed = ready.claims or standing.verdict is Verdict.TAKE_OVER
         self._claims += claimed
         try:
+            if claimed:
+                waypoint("executor.claimed")
             began = self._clock.monotonic()
             flight.execution = standing.execution
             result = await self._run(flight, ready, seat)
@@ -244,7 +254,10 @@ class Executor:
     async def _end(self, standing: Standing, result: Result, began: float, claimed: bool) -> Ended:
         ended = standing.execution.ended(result, self._clock.now(), self._clock.monotonic() - began)
         if claimed:
-            return Ended(await self._keep(ended), replayed=False)
+            waypoint("executor.executed")
+            kept = await self._keep(ended)
+            waypoint("executor.receipt")
+            return Ended(kept, replayed=False)
         await self._executions.remember(ended)
         return Ended(ended, replayed=False)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
@@ -80,6 +80,17 @@ class Schemas(Protocol):
         """The check. Raises ToolInvalid that names the field of the tool."""
 
 
+@dataclass(frozen=True, slots=True)
+class Deleted:
+    """How many executions were forgotten, and how many could not be yet."""
+
+    count: int = 0
+    kept: int = 0
+
+    def __add__(self, other: Deleted) -> Deleted:
+        return Deleted(self.count + other.count, self.kept + other.kept)
+
+
 class Executions(Protocol):
     """The effect ledger. See domain/ledger.py for its rules; every adapter applies them through `judge`."""
 
@@ -103,6 +114,45 @@ class Executions(Protocol):
 
     async def purge(self, before: float) -> int:
         """Forgets executions that were claimed before then; returns how many."""
+
+    async def delete(self, tenant: str, run_id: str) -> Deleted:
+        """Forgets the ended executions of a run, but those that are still to be published."""
+
+
+class Unpublished(Protocol):
+    """The part of the ledger that is still to be published: what ended since publishing was turned on, until it is `published`."""
+
+    async def due(self, now: float, limit: int) -> list[Execution]:
+        """Takes ended executions to publish, oldest first. Those that another process took stay away for PUBLISH_SECONDS."""
+
+    async def published(self, executions: Sequence[Execution]) -> None:
+        """Has them never come again."""
+
+
+class Publications(Protocol):
+    """Where ended executions are told of."""
+
+    async def publish(self, executions: Sequence[Execution]) -> None:
+        """Returns when all are kept there for good; waits for that as long as it takes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cancellation:
+    """Calls of a run to stop, all of them when no ids are given; or the direct call of that key."""
+
+    tenant: str
+    run_id: str
+    call_ids: frozenset[str] = frozenset()
+
+
+class Cancellations(Protocol):
+    """What executors tell each other to stop."""
+
+    async def ask(self, tenant: str, run_id: str, call_ids: Collection[str]) -> list[str]:
+        """Tells the others; returns the ids of those calls that an executor has claimed and not ended."""
+
+    async def hear(self) -> list[Cancellation]:
+        """What was asked since the last time, by anybody."""
 
 
 class Registrations(Protocol):

@@ -246,8 +246,11 @@ class RunCreated(_message.Message):
     TOOL_CHOICE_FIELD_NUMBER: _builtins.int
     METADATA_FIELD_NUMBER: _builtins.int
     RESPONSE_FORMAT_FIELD_NUMBER: _builtins.int
+    FORKED_FROM_SESSION_ID_FIELD_NUMBER: _builtins.int
     input_message_id: _builtins.str
     """The id of the user's message in the session."""
+    forked_from_session_id: _builtins.str
+    """The session that was asked for, when that was busy and the run's session was forked from it. Empty: the run's session is the asked one."""
     @_builtins.property
     def agent(self) -> _agent_pb2.Agent:
         """The agent as it was, with the run's overrides applied."""
@@ -277,10 +280,11 @@ class RunCreated(_message.Message):
         tool_choice: _chat_pb2.ToolChoice | None = ...,
         metadata: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         response_format: _chat_pb2.ResponseFormat | None = ...,
+        forked_from_session_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["agent", b"agent", "input", b"input", "response_format", b"response_format", "tool_choice", b"tool_choice"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent", b"agent", "input", b"input", "input_message_id", b"input_message_id", "metadata", b"metadata", "response_format", b"response_format", "tool_choice", b"tool_choice"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent", b"agent", "forked_from_session_id", b"forked_from_session_id", "input", b"input", "input_message_id", b"input_message_id", "metadata", b"metadata", "response_format", b"response_format", "tool_choice", b"tool_choice"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -49,6 +49,10 @@ class _ReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Reason.ValueTy
     """[FAILED_PRECONDITION] The session has a run under way and the caller asked to be rejected."""
     REASON_SESSION_CHANGED: _Reason.ValueType  # 23
     """[ABORTED] The session changed since it was read."""
+    REASON_EXPORT_DAMAGED: _Reason.ValueType  # 24
+    """[INVALID_ARGUMENT] The file to import is no export of a session, or was cut or changed."""
+    REASON_EXPORT_TOO_NEW: _Reason.ValueType  # 25
+    """[FAILED_PRECONDITION] The file to import has a format of a newer version."""
     REASON_RUN_NOT_FOUND: _Reason.ValueType  # 40
     """[NOT_FOUND] No such run."""
     REASON_RUN_ENDED: _Reason.ValueType  # 41
@@ -137,6 +141,16 @@ class _ReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Reason.ValueTy
     """[UNIMPLEMENTED] The method does not exist here."""
     REASON_MESSAGE_TOO_LARGE: _Reason.ValueType  # 209
     """[RESOURCE_EXHAUSTED] A message is larger than the transport allows."""
+    REASON_SCHEMA_TOO_OLD: _Reason.ValueType  # 210
+    """[FAILED_PRECONDITION] The storage's schema is missing or older than this version; migrate it."""
+    REASON_KAFKA_UNAVAILABLE: _Reason.ValueType  # 220
+    """[UNAVAILABLE] Kafka cannot be reached, or does not answer."""
+    REASON_KAFKA_ACCESS_REFUSED: _Reason.ValueType  # 221
+    """[PERMISSION_DENIED] Kafka refuses our identity, or what it may do."""
+    REASON_TOPIC_MISSING: _Reason.ValueType  # 222
+    """[FAILED_PRECONDITION] A topic does not exist in Kafka."""
+    REASON_COMMAND_EXPIRED: _Reason.ValueType  # 223
+    """[FAILED_PRECONDITION] A command from Kafka is too old to tell whether it was carried out before."""
 
 class Reason(_Reason, metaclass=_ReasonEnumTypeWrapper):
     """Every reason. The gRPC status code each maps to stands in brackets."""
@@ -163,6 +177,10 @@ REASON_SESSION_BUSY: Reason.ValueType  # 22
 """[FAILED_PRECONDITION] The session has a run under way and the caller asked to be rejected."""
 REASON_SESSION_CHANGED: Reason.ValueType  # 23
 """[ABORTED] The session changed since it was read."""
+REASON_EXPORT_DAMAGED: Reason.ValueType  # 24
+"""[INVALID_ARGUMENT] The file to import is no export of a session, or was cut or changed."""
+REASON_EXPORT_TOO_NEW: Reason.ValueType  # 25
+"""[FAILED_PRECONDITION] The file to import has a format of a newer version."""
 REASON_RUN_NOT_FOUND: Reason.ValueType  # 40
 """[NOT_FOUND] No such run."""
 REASON_RUN_ENDED: Reason.ValueType  # 41
@@ -251,6 +269,16 @@ REASON_METHOD_NOT_FOUND: Reason.ValueType  # 208
 """[UNIMPLEMENTED] The method does not exist here."""
 REASON_MESSAGE_TOO_LARGE: Reason.ValueType  # 209
 """[RESOURCE_EXHAUSTED] A message is larger than the transport allows."""
+REASON_SCHEMA_TOO_OLD: Reason.ValueType  # 210
+"""[FAILED_PRECONDITION] The storage's schema is missing or older than this version; migrate it."""
+REASON_KAFKA_UNAVAILABLE: Reason.ValueType  # 220
+"""[UNAVAILABLE] Kafka cannot be reached, or does not answer."""
+REASON_KAFKA_ACCESS_REFUSED: Reason.ValueType  # 221
+"""[PERMISSION_DENIED] Kafka refuses our identity, or what it may do."""
+REASON_TOPIC_MISSING: Reason.ValueType  # 222
+"""[FAILED_PRECONDITION] A topic does not exist in Kafka."""
+REASON_COMMAND_EXPIRED: Reason.ValueType  # 223
+"""[FAILED_PRECONDITION] A command from Kafka is too old to tell whether it was carried out before."""
 Global___Reason: _TypeAlias = Reason  # noqa: Y015
 
 @_typing.final

@@ -4,9 +4,11 @@ isort:skip_file
 What a call to a model says and answers."""
 
 from behest.chat.v1 import chat_pb2 as _chat_pb2
+from behest.fault.v1 import fault_pb2 as _fault_pb2
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
+from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 import builtins as _builtins
 import sys
@@ -456,3 +458,139 @@ class Provider(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Provider: _TypeAlias = Provider  # noqa: Y015
+
+@_typing.final
+class ProviderCall(_message.Message):
+    """A call of a model that has ended, however often it was attempted: who, where, how long and how much, nothing of what was said.
+    Published to Kafka as it is; the record's headers hold the tenant and the trace.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class MetadataEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    ID_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    METADATA_FIELD_NUMBER: _builtins.int
+    PROVIDER_FIELD_NUMBER: _builtins.int
+    MODEL_FIELD_NUMBER: _builtins.int
+    STREAMED_FIELD_NUMBER: _builtins.int
+    STARTED_AT_FIELD_NUMBER: _builtins.int
+    DURATION_MS_FIELD_NUMBER: _builtins.int
+    FIRST_OUTPUT_MS_FIELD_NUMBER: _builtins.int
+    RESPONSE_ID_FIELD_NUMBER: _builtins.int
+    FINISH_REASON_FIELD_NUMBER: _builtins.int
+    USAGE_FIELD_NUMBER: _builtins.int
+    FAULT_FIELD_NUMBER: _builtins.int
+    FAILED_ATTEMPTS_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    """A UUIDv7, the record's id."""
+    request_id: _builtins.str
+    """The request's id as its caller gave it: run/turn/attempt for calls of a run. Empty when it gave none."""
+    provider: _builtins.str
+    """The provider, as configured."""
+    model: _builtins.str
+    """The model in the provider's words."""
+    streamed: _builtins.bool
+    """Whether the answer was asked for as a stream."""
+    duration_ms: _builtins.float
+    """Milliseconds from then to the end, with all attempts and the pauses between them."""
+    first_output_ms: _builtins.float
+    """Milliseconds from then to the first output of a stream. Unset when there was none."""
+    response_id: _builtins.str
+    """The provider's id of the response. Empty when it gave none."""
+    finish_reason: _chat_pb2.FinishReason.ValueType
+    """Why the model stopped. Unspecified when the call failed."""
+    @_builtins.property
+    def metadata(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """The request's labels."""
+
+    @_builtins.property
+    def started_at(self) -> _timestamp_pb2.Timestamp:
+        """When the first attempt began."""
+
+    @_builtins.property
+    def usage(self) -> _chat_pb2.Usage:
+        """What it consumed, as far as the provider said. Unset when it said nothing."""
+
+    @_builtins.property
+    def fault(self) -> _fault_pb2.Fault:
+        """Why it failed: CALL_CANCELLED when its caller went away. Unset when it was answered."""
+
+    @_builtins.property
+    def failed_attempts(self) -> _containers.RepeatedCompositeFieldContainer[Global___ProviderAttempt]:
+        """Attempts before the last one, in order: all of them failed."""
+
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+        metadata: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        provider: _builtins.str = ...,
+        model: _builtins.str = ...,
+        streamed: _builtins.bool = ...,
+        started_at: _timestamp_pb2.Timestamp | None = ...,
+        duration_ms: _builtins.float = ...,
+        first_output_ms: _builtins.float | None = ...,
+        response_id: _builtins.str = ...,
+        finish_reason: _chat_pb2.FinishReason.ValueType = ...,
+        usage: _chat_pb2.Usage | None = ...,
+        fault: _fault_pb2.Fault | None = ...,
+        failed_attempts: _abc.Iterable[Global___ProviderAttempt] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_first_output_ms", b"_first_output_ms", "fault", b"fault", "first_output_ms", b"first_output_ms", "started_at", b"started_at", "usage", b"usage"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_first_output_ms", b"_first_output_ms", "duration_ms", b"duration_ms", "failed_attempts", b"failed_attempts", "fault", b"fault", "finish_reason", b"finish_reason", "first_output_ms", b"first_output_ms", "id", b"id", "metadata", b"metadata", "model", b"model", "provider", b"provider", "request_id", b"request_id", "response_id", b"response_id", "started_at", b"started_at", "streamed", b"streamed", "usage", b"usage"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__first_output_ms: _TypeAlias = _typing.Literal["first_output_ms"]  # noqa: Y015
+    _WhichOneofArgType__first_output_ms: _TypeAlias = _typing.Literal["_first_output_ms", b"_first_output_ms"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__first_output_ms) -> _WhichOneofReturnType__first_output_ms | None: ...
+
+Global___ProviderCall: _TypeAlias = ProviderCall  # noqa: Y015
+
+@_typing.final
+class ProviderAttempt(_message.Message):
+    """An attempt at a call that came to nothing."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FAULT_FIELD_NUMBER: _builtins.int
+    DURATION_MS_FIELD_NUMBER: _builtins.int
+    duration_ms: _builtins.float
+    """Milliseconds that it took, with the pause before it."""
+    @_builtins.property
+    def fault(self) -> _fault_pb2.Fault:
+        """Why."""
+
+    def __init__(
+        self,
+        *,
+        fault: _fault_pb2.Fault | None = ...,
+        duration_ms: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["fault", b"fault"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["duration_ms", b"duration_ms", "fault", b"fault"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ProviderAttempt: _TypeAlias = ProviderAttempt  # noqa: Y015

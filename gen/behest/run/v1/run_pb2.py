@@ -28,7 +28,7 @@ from behest.fault.v1 import fault_pb2 as behest_dot_fault_dot_v1_dot_fault__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17\x62\x65hest/run/v1/run.proto\x12\rbehest.run.v1\x1a\x19\x62\x65hest/chat/v1/chat.proto\x1a\x1b\x62\x65hest/agent/v1/agent.proto\x1a\x1b\x62\x65hest/fault/v1/fault.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xa7\x04\n\x03Run\x12\n\n\x02id\x18\x01 \x01(\t\x12\x12\n\nsession_id\x18\x02 \x01(\t\x12\r\n\x05\x61gent\x18\x03 \x01(\t\x12\x15\n\ragent_version\x18\x04 \x01(\t\x12&\n\x05state\x18\x05 \x01(\x0e\x32\x17.behest.run.v1.RunState\x12\x10\n\x08sequence\x18\x06 \x01(\x03\x12$\n\x05usage\x18\x07 \x01(\x0b\x32\x15.behest.chat.v1.Usage\x12\r\n\x05turns\x18\x08 \x01(\x05\x12%\n\x05\x66\x61ult\x18\t \x01(\x0b\x32\x16.behest.fault.v1.Fault\x12.\n\ncreated_at\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nstarted_at\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nded_at\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x32\n\x08metadata\x18\r \x03(\x0b\x32 .behest.run.v1.Run.MetadataEntry\x12\r\n\x05title\x18\x0e \x01(\t\x12\'\n\x06limits\x18\x0f \x01(\x0b\x32\x17.behest.agent.v1.Limits\x12\x19\n\x11output_message_id\x18\x10 \x01(\t\x1a/\n\rMetadataEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01*\x9a\x01\n\x08RunState\x12\x19\n\x15RUN_STATE_UNSPECIFIED\x10\x00\x12\x14\n\x10RUN_STATE_QUEUED\x10\x01\x12\x15\n\x11RUN_STATE_RUNNING\x10\x02\x12\x17\n\x13RUN_STATE_COMPLETED\x10\x03\x12\x14\n\x10RUN_STATE_FAILED\x10\x04\x12\x17\n\x13RUN_STATE_CANCELLED\x10\x05*X\n\nBusyPolicy\x12\x1b\n\x17\x42USY_POLICY_UNSPECIFIED\x10\x00\x12\x16\n\x12\x42USY_POLICY_REJECT\x10\x01\x12\x15\n\x11\x42USY_POLICY_QUEUE\x10\x02\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17\x62\x65hest/run/v1/run.proto\x12\rbehest.run.v1\x1a\x19\x62\x65hest/chat/v1/chat.proto\x1a\x1b\x62\x65hest/agent/v1/agent.proto\x1a\x1b\x62\x65hest/fault/v1/fault.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xd5\x04\n\x03Run\x12\n\n\x02id\x18\x01 \x01(\t\x12\x12\n\nsession_id\x18\x02 \x01(\t\x12\r\n\x05\x61gent\x18\x03 \x01(\t\x12\x15\n\ragent_version\x18\x04 \x01(\t\x12&\n\x05state\x18\x05 \x01(\x0e\x32\x17.behest.run.v1.RunState\x12\x10\n\x08sequence\x18\x06 \x01(\x03\x12$\n\x05usage\x18\x07 \x01(\x0b\x32\x15.behest.chat.v1.Usage\x12\r\n\x05turns\x18\x08 \x01(\x05\x12%\n\x05\x66\x61ult\x18\t \x01(\x0b\x32\x16.behest.fault.v1.Fault\x12.\n\ncreated_at\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nstarted_at\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nded_at\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x32\n\x08metadata\x18\r \x03(\x0b\x32 .behest.run.v1.Run.MetadataEntry\x12\r\n\x05title\x18\x0e \x01(\t\x12\'\n\x06limits\x18\x0f \x01(\x0b\x32\x17.behest.agent.v1.Limits\x12\x19\n\x11output_message_id\x18\x10 \x01(\t\x12,\n\x08priority\x18\x11 \x01(\x0e\x32\x1a.behest.run.v1.RunPriority\x1a/\n\rMetadataEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01*\x9a\x01\n\x08RunState\x12\x19\n\x15RUN_STATE_UNSPECIFIED\x10\x00\x12\x14\n\x10RUN_STATE_QUEUED\x10\x01\x12\x15\n\x11RUN_STATE_RUNNING\x10\x02\x12\x17\n\x13RUN_STATE_COMPLETED\x10\x03\x12\x14\n\x10RUN_STATE_FAILED\x10\x04\x12\x17\n\x13RUN_STATE_CANCELLED\x10\x05*\x89\x01\n\nBusyPolicy\x12\x1b\n\x17\x42USY_POLICY_UNSPECIFIED\x10\x00\x12\x16\n\x12\x42USY_POLICY_REJECT\x10\x01\x12\x15\n\x11\x42USY_POLICY_QUEUE\x10\x02\x12\x19\n\x15\x42USY_POLICY_INTERRUPT\x10\x03\x12\x14\n\x10\x42USY_POLICY_FORK\x10\x04*q\n\x0bRunPriority\x12\x1c\n\x18RUN_PRIORITY_UNSPECIFIED\x10\x00\x12\x14\n\x10RUN_PRIORITY_LOW\x10\x01\x12\x17\n\x13RUN_PRIORITY_NORMAL\x10\x02\x12\x15\n\x11RUN_PRIORITY_HIGH\x10\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -37,12 +37,14 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_RUN_METADATAENTRY']._loaded_options = None
   _globals['_RUN_METADATAENTRY']._serialized_options = b'8\001'
-  _globals['_RUNSTATE']._serialized_start=715
-  _globals['_RUNSTATE']._serialized_end=869
-  _globals['_BUSYPOLICY']._serialized_start=871
-  _globals['_BUSYPOLICY']._serialized_end=959
+  _globals['_RUNSTATE']._serialized_start=761
+  _globals['_RUNSTATE']._serialized_end=915
+  _globals['_BUSYPOLICY']._serialized_start=918
+  _globals['_BUSYPOLICY']._serialized_end=1055
+  _globals['_RUNPRIORITY']._serialized_start=1057
+  _globals['_RUNPRIORITY']._serialized_end=1170
   _globals['_RUN']._serialized_start=161
-  _globals['_RUN']._serialized_end=712
-  _globals['_RUN_METADATAENTRY']._serialized_start=665
-  _globals['_RUN_METADATAENTRY']._serialized_end=712
+  _globals['_RUN']._serialized_end=758
+  _globals['_RUN_METADATAENTRY']._serialized_start=711
+  _globals['_RUN_METADATAENTRY']._serialized_end=758
 # @@protoc_insertion_point(module_scope)

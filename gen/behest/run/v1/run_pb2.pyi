@@ -71,6 +71,10 @@ class _BusyPolicyEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_BusyPolicy
     """Refuse with SESSION_BUSY."""
     BUSY_POLICY_QUEUE: _BusyPolicy.ValueType  # 2
     """Wait behind it, in order of creation."""
+    BUSY_POLICY_INTERRUPT: _BusyPolicy.ValueType  # 3
+    """Ask the run under way to stop, and wait as with QUEUE: runs that were accepted before go first. The run under way has cancel_requested in its log when the order is accepted."""
+    BUSY_POLICY_FORK: _BusyPolicy.ValueType  # 4
+    """Go on in a new session whose messages are a copy of this one's as they were before the run under way began. Run.session_id names it. With no run under way: the session itself."""
 
 class BusyPolicy(_BusyPolicy, metaclass=_BusyPolicyEnumTypeWrapper):
     """What to do when the session has a run under way."""
@@ -81,7 +85,41 @@ BUSY_POLICY_REJECT: BusyPolicy.ValueType  # 1
 """Refuse with SESSION_BUSY."""
 BUSY_POLICY_QUEUE: BusyPolicy.ValueType  # 2
 """Wait behind it, in order of creation."""
+BUSY_POLICY_INTERRUPT: BusyPolicy.ValueType  # 3
+"""Ask the run under way to stop, and wait as with QUEUE: runs that were accepted before go first. The run under way has cancel_requested in its log when the order is accepted."""
+BUSY_POLICY_FORK: BusyPolicy.ValueType  # 4
+"""Go on in a new session whose messages are a copy of this one's as they were before the run under way began. Run.session_id names it. With no run under way: the session itself."""
 Global___BusyPolicy: _TypeAlias = BusyPolicy  # noqa: Y015
+
+class _RunPriority:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _RunPriorityEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_RunPriority.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    RUN_PRIORITY_UNSPECIFIED: _RunPriority.ValueType  # 0
+    """The same as NORMAL."""
+    RUN_PRIORITY_LOW: _RunPriority.ValueType  # 1
+    """After normal runs that are created within ten minutes of it."""
+    RUN_PRIORITY_NORMAL: _RunPriority.ValueType  # 2
+    """In order of creation."""
+    RUN_PRIORITY_HIGH: _RunPriority.ValueType  # 3
+    """Before normal runs that were created within ten minutes before it."""
+
+class RunPriority(_RunPriority, metaclass=_RunPriorityEnumTypeWrapper):
+    """How early a run gets a driver when runs wait for one. Tenants are served in turn whatever their runs' priorities; runs of one session keep the order of creation.
+    A waiting run moves up as it ages: a priority is worth ten minutes of waiting, so that every run gets its turn.
+    """
+
+RUN_PRIORITY_UNSPECIFIED: RunPriority.ValueType  # 0
+"""The same as NORMAL."""
+RUN_PRIORITY_LOW: RunPriority.ValueType  # 1
+"""After normal runs that are created within ten minutes of it."""
+RUN_PRIORITY_NORMAL: RunPriority.ValueType  # 2
+"""In order of creation."""
+RUN_PRIORITY_HIGH: RunPriority.ValueType  # 3
+"""Before normal runs that were created within ten minutes before it."""
+Global___RunPriority: _TypeAlias = RunPriority  # noqa: Y015
 
 @_typing.final
 class Run(_message.Message):
@@ -125,6 +163,7 @@ class Run(_message.Message):
     TITLE_FIELD_NUMBER: _builtins.int
     LIMITS_FIELD_NUMBER: _builtins.int
     OUTPUT_MESSAGE_ID_FIELD_NUMBER: _builtins.int
+    PRIORITY_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """A UUIDv7."""
     session_id: _builtins.str
@@ -143,6 +182,8 @@ class Run(_message.Message):
     """The first characters of the input, for lists. At most 200."""
     output_message_id: _builtins.str
     """The id of the answer in the session, once completed."""
+    priority: Global___RunPriority.ValueType
+    """How early it gets a driver."""
     @_builtins.property
     def usage(self) -> _chat_pb2.Usage:
         """What it has consumed."""
@@ -190,10 +231,11 @@ class Run(_message.Message):
         title: _builtins.str = ...,
         limits: _agent_pb2.Limits | None = ...,
         output_message_id: _builtins.str = ...,
+        priority: Global___RunPriority.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "ended_at", b"ended_at", "fault", b"fault", "limits", b"limits", "started_at", b"started_at", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent", b"agent", "agent_version", b"agent_version", "created_at", b"created_at", "ended_at", b"ended_at", "fault", b"fault", "id", b"id", "limits", b"limits", "metadata", b"metadata", "output_message_id", b"output_message_id", "sequence", b"sequence", "session_id", b"session_id", "started_at", b"started_at", "state", b"state", "title", b"title", "turns", b"turns", "usage", b"usage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent", b"agent", "agent_version", b"agent_version", "created_at", b"created_at", "ended_at", b"ended_at", "fault", b"fault", "id", b"id", "limits", b"limits", "metadata", b"metadata", "output_message_id", b"output_message_id", "priority", b"priority", "sequence", b"sequence", "session_id", b"session_id", "started_at", b"started_at", "state", b"state", "title", b"title", "turns", b"turns", "usage", b"usage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

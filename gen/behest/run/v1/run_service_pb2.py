@@ -28,7 +28,7 @@ from behest.event.v1 import event_pb2 as behest_dot_event_dot_v1_dot_event__pb2
 from behest.run.v1 import run_pb2 as behest_dot_run_dot_v1_dot_run__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1f\x62\x65hest/run/v1/run_service.proto\x12\rbehest.run.v1\x1a\x1b\x62\x65hest/agent/v1/agent.proto\x1a\x19\x62\x65hest/chat/v1/chat.proto\x1a\x1b\x62\x65hest/event/v1/event.proto\x1a\x17\x62\x65hest/run/v1/run.proto\"\xda\x03\n\x10\x43reateRunRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x12\n\nsession_id\x18\x02 \x01(\t\x12\r\n\x05\x61gent\x18\x03 \x01(\t\x12#\n\x05input\x18\x04 \x03(\x0b\x32\x14.behest.chat.v1.Part\x12\r\n\x05model\x18\x05 \x01(\t\x12/\n\x0btool_choice\x18\x06 \x01(\x0b\x32\x1a.behest.chat.v1.ToolChoice\x12*\n\x08sampling\x18\x07 \x01(\x0b\x32\x18.behest.chat.v1.Sampling\x12\'\n\x06limits\x18\x08 \x01(\x0b\x32\x17.behest.agent.v1.Limits\x12?\n\x08metadata\x18\t \x03(\x0b\x32-.behest.run.v1.CreateRunRequest.MetadataEntry\x12*\n\x07on_busy\x18\n \x01(\x0e\x32\x19.behest.run.v1.BusyPolicy\x12\x37\n\x0fresponse_format\x18\x0b \x01(\x0b\x32\x1e.behest.chat.v1.ResponseFormat\x1a/\n\rMetadataEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"4\n\x11\x43reateRunResponse\x12\x1f\n\x03run\x18\x01 \x01(\x0b\x32\x12.behest.run.v1.Run\"C\n\x10StreamRunRequest\x12/\n\x06\x63reate\x18\x01 \x01(\x0b\x32\x1f.behest.run.v1.CreateRunRequest\"\\\n\x11StreamRunResponse\x12\x1f\n\x03run\x18\x01 \x01(\x0b\x32\x12.behest.run.v1.Run\x12&\n\x06\x65vents\x18\x02 \x03(\x0b\x32\x16.behest.event.v1.Event\"N\n\x0fWatchRunRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x16\n\x0e\x61\x66ter_sequence\x18\x02 \x01(\x03\x12\x13\n\x0breplay_only\x18\x03 \x01(\x08\":\n\x10WatchRunResponse\x12&\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x16.behest.event.v1.Event\"V\n\x13WatchSessionRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x16\n\x0e\x61\x66ter_position\x18\x02 \x01(\x03\x12\x13\n\x0breplay_only\x18\x03 \x01(\x08\">\n\x14WatchSessionResponse\x12&\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x16.behest.event.v1.Event\"A\n\x12WatchTenantRequest\x12\x16\n\x0e\x61\x66ter_position\x18\x01 \x01(\x03\x12\x13\n\x0breplay_only\x18\x02 \x01(\x08\"=\n\x13WatchTenantResponse\x12&\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x16.behest.event.v1.Event\"\x1f\n\rGetRunRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\"1\n\x0eGetRunResponse\x12\x1f\n\x03run\x18\x01 \x01(\x0b\x32\x12.behest.run.v1.Run\"u\n\x0fListRunsRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\'\n\x06states\x18\x02 \x03(\x0e\x32\x17.behest.run.v1.RunState\x12\x11\n\tpage_size\x18\x03 \x01(\x05\x12\x12\n\npage_token\x18\x04 \x01(\t\"M\n\x10ListRunsResponse\x12 \n\x04runs\x18\x01 \x03(\x0b\x32\x12.behest.run.v1.Run\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"2\n\x10\x43\x61ncelRunRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\"4\n\x11\x43\x61ncelRunResponse\x12\x1f\n\x03run\x18\x01 \x01(\x0b\x32\x12.behest.run.v1.Run\"n\n\x10SendInputRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12#\n\x05input\x18\x02 \x03(\x0b\x32\x14.behest.chat.v1.Part\x12\x11\n\tinterrupt\x18\x03 \x01(\x08\x12\x12\n\nrequest_id\x18\x04 \x01(\t\"%\n\x11SendInputResponse\x12\x10\n\x08sequence\x18\x01 \x01(\x03\"_\n\x15PreviewContextRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\r\n\x05\x61gent\x18\x02 \x01(\t\x12#\n\x05input\x18\x03 \x03(\x0b\x32\x14.behest.chat.v1.Part\"\xe0\x01\n\x16PreviewContextResponse\x12)\n\x08messages\x18\x01 \x03(\x0b\x32\x17.behest.chat.v1.Message\x12-\n\x05tools\x18\x02 \x03(\x0b\x32\x1e.behest.chat.v1.ToolDefinition\x12-\n\x07sources\x18\x03 \x03(\x0b\x32\x1c.behest.run.v1.PreviewSource\x12\x18\n\x10\x64ropped_messages\x18\x04 \x01(\x05\x12\x14\n\x0ctotal_tokens\x18\x05 \x01(\x03\x12\r\n\x05model\x18\x06 \x01(\t\"<\n\rPreviewSource\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05items\x18\x02 \x01(\x05\x12\x0e\n\x06tokens\x18\x03 \x01(\x03\x32\xc3\x06\n\nRunService\x12N\n\tCreateRun\x12\x1f.behest.run.v1.CreateRunRequest\x1a .behest.run.v1.CreateRunResponse\x12P\n\tStreamRun\x12\x1f.behest.run.v1.StreamRunRequest\x1a .behest.run.v1.StreamRunResponse0\x01\x12M\n\x08WatchRun\x12\x1e.behest.run.v1.WatchRunRequest\x1a\x1f.behest.run.v1.WatchRunResponse0\x01\x12Y\n\x0cWatchSession\x12\".behest.run.v1.WatchSessionRequest\x1a#.behest.run.v1.WatchSessionResponse0\x01\x12V\n\x0bWatchTenant\x12!.behest.run.v1.WatchTenantRequest\x1a\".behest.run.v1.WatchTenantResponse0\x01\x12\x45\n\x06GetRun\x12\x1c.behest.run.v1.GetRunRequest\x1a\x1d.behest.run.v1.GetRunResponse\x12K\n\x08ListRuns\x12\x1e.behest.run.v1.ListRunsRequest\x1a\x1f.behest.run.v1.ListRunsResponse\x12N\n\tCancelRun\x12\x1f.behest.run.v1.CancelRunRequest\x1a .behest.run.v1.CancelRunResponse\x12N\n\tSendInput\x12\x1f.behest.run.v1.SendInputRequest\x1a .behest.run.v1.SendInputResponse\x12]\n\x0ePreviewContext\x12$.behest.run.v1.PreviewContextRequest\x1a%.behest.run.v1.PreviewContextResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1f\x62\x65hest/run/v1/run_service.proto\x12\rbehest.run.v1\x1a\x1b\x62\x65hest/agent/v1/agent.proto\x1a\x19\x62\x65hest/chat/v1/chat.proto\x1a\x1b\x62\x65hest/event/v1/event.proto\x1a\x17\x62\x65hest/run/v1/run.proto\"\x88\x04\n\x10\x43reateRunRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x12\n\nsession_id\x18\x02 \x01(\t\x12\r\n\x05\x61gent\x18\x03 \x01(\t\x12#\n\x05input\x18\x04 \x03(\x0b\x32\x14.behest.chat.v1.Part\x12\r\n\x05model\x18\x05 \x01(\t\x12/\n\x0btool_choice\x18\x06 \x01(\x0b\x32\x1a.behest.chat.v1.ToolChoice\x12*\n\x08sampling\x18\x07 \x01(\x0b\x32\x18.behest.chat.v1.Sampling\x12\'\n\x06limits\x18\x08 \x01(\x0b\x32\x17.behest.agent.v1.Limits\x12?\n\x08metadata\x18\t \x03(\x0b\x32-.behest.run.v1.CreateRunRequest.MetadataEntry\x12*\n\x07on_busy\x18\n \x01(\x0e\x32\x19.behest.run.v1.BusyPolicy\x12\x37\n\x0fresponse_format\x18\x0b \x01(\x0b\x32\x1e.behest.chat.v1.ResponseFormat\x12,\n\x08priority\x18\x0c \x01(\x0e\x32\x1a.behest.run.v1.RunPriority\x1a/\n\rMetadataEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"4\n\x11\x43reateRunResponse\x12\x1f\n\x03run\x18\x01 \x01(\x0b\x32\x12.behest.run.v1.Run\"C\n\x10StreamRunRequest\x12/\n\x06\x63reate\x18\x01 \x01(\x0b\x32\x1f.behest.run.v1.CreateRunRequest\"\\\n\x11StreamRunResponse\x12\x1f\n\x03run\x18\x01 \x01(\x0b\x32\x12.behest.run.v1.Run\x12&\n\x06\x65vents\x18\x02 \x03(\x0b\x32\x16.behest.event.v1.Event\"N\n\x0fWatchRunRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x16\n\x0e\x61\x66ter_sequence\x18\x02 \x01(\x03\x12\x13\n\x0breplay_only\x18\x03 \x01(\x08\":\n\x10WatchRunResponse\x12&\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x16.behest.event.v1.Event\"V\n\x13WatchSessionRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x16\n\x0e\x61\x66ter_position\x18\x02 \x01(\x03\x12\x13\n\x0breplay_only\x18\x03 \x01(\x08\">\n\x14WatchSessionResponse\x12&\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x16.behest.event.v1.Event\"A\n\x12WatchTenantRequest\x12\x16\n\x0e\x61\x66ter_position\x18\x01 \x01(\x03\x12\x13\n\x0breplay_only\x18\x02 \x01(\x08\"=\n\x13WatchTenantResponse\x12&\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x16.behest.event.v1.Event\"\x1f\n\rGetRunRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\"1\n\x0eGetRunResponse\x12\x1f\n\x03run\x18\x01 \x01(\x0b\x32\x12.behest.run.v1.Run\"u\n\x0fListRunsRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\'\n\x06states\x18\x02 \x03(\x0e\x32\x17.behest.run.v1.RunState\x12\x11\n\tpage_size\x18\x03 \x01(\x05\x12\x12\n\npage_token\x18\x04 \x01(\t\"M\n\x10ListRunsResponse\x12 \n\x04runs\x18\x01 \x03(\x0b\x32\x12.behest.run.v1.Run\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"F\n\x10\x43\x61ncelRunRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x12\n\nrequest_id\x18\x03 \x01(\t\"4\n\x11\x43\x61ncelRunResponse\x12\x1f\n\x03run\x18\x01 \x01(\x0b\x32\x12.behest.run.v1.Run\"n\n\x10SendInputRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12#\n\x05input\x18\x02 \x03(\x0b\x32\x14.behest.chat.v1.Part\x12\x11\n\tinterrupt\x18\x03 \x01(\x08\x12\x12\n\nrequest_id\x18\x04 \x01(\t\"%\n\x11SendInputResponse\x12\x10\n\x08sequence\x18\x01 \x01(\x03\"_\n\x15PreviewContextRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\r\n\x05\x61gent\x18\x02 \x01(\t\x12#\n\x05input\x18\x03 \x03(\x0b\x32\x14.behest.chat.v1.Part\"\xe0\x01\n\x16PreviewContextResponse\x12)\n\x08messages\x18\x01 \x03(\x0b\x32\x17.behest.chat.v1.Message\x12-\n\x05tools\x18\x02 \x03(\x0b\x32\x1e.behest.chat.v1.ToolDefinition\x12-\n\x07sources\x18\x03 \x03(\x0b\x32\x1c.behest.run.v1.PreviewSource\x12\x18\n\x10\x64ropped_messages\x18\x04 \x01(\x05\x12\x14\n\x0ctotal_tokens\x18\x05 \x01(\x03\x12\r\n\x05model\x18\x06 \x01(\t\"<\n\rPreviewSource\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05items\x18\x02 \x01(\x05\x12\x0e\n\x06tokens\x18\x03 \x01(\x03\x32\xc3\x06\n\nRunService\x12N\n\tCreateRun\x12\x1f.behest.run.v1.CreateRunRequest\x1a .behest.run.v1.CreateRunResponse\x12P\n\tStreamRun\x12\x1f.behest.run.v1.StreamRunRequest\x1a .behest.run.v1.StreamRunResponse0\x01\x12M\n\x08WatchRun\x12\x1e.behest.run.v1.WatchRunRequest\x1a\x1f.behest.run.v1.WatchRunResponse0\x01\x12Y\n\x0cWatchSession\x12\".behest.run.v1.WatchSessionRequest\x1a#.behest.run.v1.WatchSessionResponse0\x01\x12V\n\x0bWatchTenant\x12!.behest.run.v1.WatchTenantRequest\x1a\".behest.run.v1.WatchTenantResponse0\x01\x12\x45\n\x06GetRun\x12\x1c.behest.run.v1.GetRunRequest\x1a\x1d.behest.run.v1.GetRunResponse\x12K\n\x08ListRuns\x12\x1e.behest.run.v1.ListRunsRequest\x1a\x1f.behest.run.v1.ListRunsResponse\x12N\n\tCancelRun\x12\x1f.behest.run.v1.CancelRunRequest\x1a .behest.run.v1.CancelRunResponse\x12N\n\tSendInput\x12\x1f.behest.run.v1.SendInputRequest\x1a .behest.run.v1.SendInputResponse\x12]\n\x0ePreviewContext\x12$.behest.run.v1.PreviewContextRequest\x1a%.behest.run.v1.PreviewContextResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -38,49 +38,49 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CREATERUNREQUEST_METADATAENTRY']._loaded_options = None
   _globals['_CREATERUNREQUEST_METADATAENTRY']._serialized_options = b'8\001'
   _globals['_CREATERUNREQUEST']._serialized_start=161
-  _globals['_CREATERUNREQUEST']._serialized_end=635
-  _globals['_CREATERUNREQUEST_METADATAENTRY']._serialized_start=588
-  _globals['_CREATERUNREQUEST_METADATAENTRY']._serialized_end=635
-  _globals['_CREATERUNRESPONSE']._serialized_start=637
-  _globals['_CREATERUNRESPONSE']._serialized_end=689
-  _globals['_STREAMRUNREQUEST']._serialized_start=691
-  _globals['_STREAMRUNREQUEST']._serialized_end=758
-  _globals['_STREAMRUNRESPONSE']._serialized_start=760
-  _globals['_STREAMRUNRESPONSE']._serialized_end=852
-  _globals['_WATCHRUNREQUEST']._serialized_start=854
-  _globals['_WATCHRUNREQUEST']._serialized_end=932
-  _globals['_WATCHRUNRESPONSE']._serialized_start=934
-  _globals['_WATCHRUNRESPONSE']._serialized_end=992
-  _globals['_WATCHSESSIONREQUEST']._serialized_start=994
-  _globals['_WATCHSESSIONREQUEST']._serialized_end=1080
-  _globals['_WATCHSESSIONRESPONSE']._serialized_start=1082
-  _globals['_WATCHSESSIONRESPONSE']._serialized_end=1144
-  _globals['_WATCHTENANTREQUEST']._serialized_start=1146
-  _globals['_WATCHTENANTREQUEST']._serialized_end=1211
-  _globals['_WATCHTENANTRESPONSE']._serialized_start=1213
-  _globals['_WATCHTENANTRESPONSE']._serialized_end=1274
-  _globals['_GETRUNREQUEST']._serialized_start=1276
-  _globals['_GETRUNREQUEST']._serialized_end=1307
-  _globals['_GETRUNRESPONSE']._serialized_start=1309
-  _globals['_GETRUNRESPONSE']._serialized_end=1358
-  _globals['_LISTRUNSREQUEST']._serialized_start=1360
-  _globals['_LISTRUNSREQUEST']._serialized_end=1477
-  _globals['_LISTRUNSRESPONSE']._serialized_start=1479
-  _globals['_LISTRUNSRESPONSE']._serialized_end=1556
-  _globals['_CANCELRUNREQUEST']._serialized_start=1558
-  _globals['_CANCELRUNREQUEST']._serialized_end=1608
-  _globals['_CANCELRUNRESPONSE']._serialized_start=1610
-  _globals['_CANCELRUNRESPONSE']._serialized_end=1662
-  _globals['_SENDINPUTREQUEST']._serialized_start=1664
-  _globals['_SENDINPUTREQUEST']._serialized_end=1774
-  _globals['_SENDINPUTRESPONSE']._serialized_start=1776
-  _globals['_SENDINPUTRESPONSE']._serialized_end=1813
-  _globals['_PREVIEWCONTEXTREQUEST']._serialized_start=1815
-  _globals['_PREVIEWCONTEXTREQUEST']._serialized_end=1910
-  _globals['_PREVIEWCONTEXTRESPONSE']._serialized_start=1913
-  _globals['_PREVIEWCONTEXTRESPONSE']._serialized_end=2137
-  _globals['_PREVIEWSOURCE']._serialized_start=2139
-  _globals['_PREVIEWSOURCE']._serialized_end=2199
-  _globals['_RUNSERVICE']._serialized_start=2202
-  _globals['_RUNSERVICE']._serialized_end=3037
+  _globals['_CREATERUNREQUEST']._serialized_end=681
+  _globals['_CREATERUNREQUEST_METADATAENTRY']._serialized_start=634
+  _globals['_CREATERUNREQUEST_METADATAENTRY']._serialized_end=681
+  _globals['_CREATERUNRESPONSE']._serialized_start=683
+  _globals['_CREATERUNRESPONSE']._serialized_end=735
+  _globals['_STREAMRUNREQUEST']._serialized_start=737
+  _globals['_STREAMRUNREQUEST']._serialized_end=804
+  _globals['_STREAMRUNRESPONSE']._serialized_start=806
+  _globals['_STREAMRUNRESPONSE']._serialized_end=898
+  _globals['_WATCHRUNREQUEST']._serialized_start=900
+  _globals['_WATCHRUNREQUEST']._serialized_end=978
+  _globals['_WATCHRUNRESPONSE']._serialized_start=980
+  _globals['_WATCHRUNRESPONSE']._serialized_end=1038
+  _globals['_WATCHSESSIONREQUEST']._serialized_start=1040
+  _globals['_WATCHSESSIONREQUEST']._serialized_end=1126
+  _globals['_WATCHSESSIONRESPONSE']._serialized_start=1128
+  _globals['_WATCHSESSIONRESPONSE']._serialized_end=1190
+  _globals['_WATCHTENANTREQUEST']._serialized_start=1192
+  _globals['_WATCHTENANTREQUEST']._serialized_end=1257
+  _globals['_WATCHTENANTRESPONSE']._serialized_start=1259
+  _globals['_WATCHTENANTRESPONSE']._serialized_end=1320
+  _globals['_GETRUNREQUEST']._serialized_start=1322
+  _globals['_GETRUNREQUEST']._serialized_end=1353
+  _globals['_GETRUNRESPONSE']._serialized_start=1355
+  _globals['_GETRUNRESPONSE']._serialized_end=1404
+  _globals['_LISTRUNSREQUEST']._serialized_start=1406
+  _globals['_LISTRUNSREQUEST']._serialized_end=1523
+  _globals['_LISTRUNSRESPONSE']._serialized_start=1525
+  _globals['_LISTRUNSRESPONSE']._serialized_end=1602
+  _globals['_CANCELRUNREQUEST']._serialized_start=1604
+  _globals['_CANCELRUNREQUEST']._serialized_end=1674
+  _globals['_CANCELRUNRESPONSE']._serialized_start=1676
+  _globals['_CANCELRUNRESPONSE']._serialized_end=1728
+  _globals['_SENDINPUTREQUEST']._serialized_start=1730
+  _globals['_SENDINPUTREQUEST']._serialized_end=1840
+  _globals['_SENDINPUTRESPONSE']._serialized_start=1842
+  _globals['_SENDINPUTRESPONSE']._serialized_end=1879
+  _globals['_PREVIEWCONTEXTREQUEST']._serialized_start=1881
+  _globals['_PREVIEWCONTEXTREQUEST']._serialized_end=1976
+  _globals['_PREVIEWCONTEXTRESPONSE']._serialized_start=1979
+  _globals['_PREVIEWCONTEXTRESPONSE']._serialized_end=2203
+  _globals['_PREVIEWSOURCE']._serialized_start=2205
+  _globals['_PREVIEWSOURCE']._serialized_end=2265
+  _globals['_RUNSERVICE']._serialized_start=2268
+  _globals['_RUNSERVICE']._serialized_end=3103
 # @@protoc_insertion_point(module_scope)

@@ -59,6 +59,7 @@ class CreateRunRequest(_message.Message):
     METADATA_FIELD_NUMBER: _builtins.int
     ON_BUSY_FIELD_NUMBER: _builtins.int
     RESPONSE_FORMAT_FIELD_NUMBER: _builtins.int
+    PRIORITY_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """An id for this order, the same when it is repeated. At most 128 characters. Empty: not idempotent."""
     session_id: _builtins.str
@@ -69,6 +70,8 @@ class CreateRunRequest(_message.Message):
     """The model, instead of the agent's."""
     on_busy: _run_pb2.BusyPolicy.ValueType
     """What to do when the session is busy."""
+    priority: _run_pb2.RunPriority.ValueType
+    """How early it gets a driver when runs wait for one. Unspecified: NORMAL."""
     @_builtins.property
     def input(self) -> _containers.RepeatedCompositeFieldContainer[_chat_pb2.Part]:
         """What is asked. At least one part, at most 1 MiB."""
@@ -107,10 +110,11 @@ class CreateRunRequest(_message.Message):
         metadata: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         on_busy: _run_pb2.BusyPolicy.ValueType = ...,
         response_format: _chat_pb2.ResponseFormat | None = ...,
+        priority: _run_pb2.RunPriority.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["limits", b"limits", "response_format", b"response_format", "sampling", b"sampling", "tool_choice", b"tool_choice"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent", b"agent", "input", b"input", "limits", b"limits", "metadata", b"metadata", "model", b"model", "on_busy", b"on_busy", "request_id", b"request_id", "response_format", b"response_format", "sampling", b"sampling", "session_id", b"session_id", "tool_choice", b"tool_choice"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent", b"agent", "input", b"input", "limits", b"limits", "metadata", b"metadata", "model", b"model", "on_busy", b"on_busy", "priority", b"priority", "request_id", b"request_id", "response_format", b"response_format", "sampling", b"sampling", "session_id", b"session_id", "tool_choice", b"tool_choice"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -125,7 +129,7 @@ class CreateRunResponse(_message.Message):
     RUN_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def run(self) -> _run_pb2.Run:
-        """The run, with its session's id."""
+        """The run, with its session's id: another than the asked one when it was forked."""
 
     def __init__(
         self,
@@ -470,19 +474,23 @@ class CancelRunRequest(_message.Message):
 
     RUN_ID_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
     run_id: _builtins.str
     """The run."""
     reason: _builtins.str
     """Why. At most 1000 characters."""
+    request_id: _builtins.str
+    """An id for this request, the same when it is repeated. At most 128 characters. Empty: each repetition is recorded, to no other effect."""
     def __init__(
         self,
         *,
         run_id: _builtins.str = ...,
         reason: _builtins.str = ...,
+        request_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["reason", b"reason", "run_id", b"run_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["reason", b"reason", "request_id", b"request_id", "run_id", b"run_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

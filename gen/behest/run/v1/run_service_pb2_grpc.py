@@ -141,7 +141,7 @@ class RunServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def CancelRun(self, request, context):
-        """Asks a run to stop. Durable when it answers; the run ends soon after. Idempotent; a run that has ended is returned as it is. Fails with RUN_NOT_FOUND.
+        """Asks a run to stop. Durable when it answers; the run ends soon after. Idempotent; a run that has ended is returned as it is. Fails with RUN_NOT_FOUND, REQUEST_ID_REUSED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

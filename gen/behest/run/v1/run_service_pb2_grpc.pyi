@@ -31,7 +31,7 @@ class RunServiceStub:
     ListRuns: _aio.UnaryUnaryMultiCallable[_run_service_pb2.ListRunsRequest, _run_service_pb2.ListRunsResponse]
     """Lists runs, newest first."""
     CancelRun: _aio.UnaryUnaryMultiCallable[_run_service_pb2.CancelRunRequest, _run_service_pb2.CancelRunResponse]
-    """Asks a run to stop. Durable when it answers; the run ends soon after. Idempotent; a run that has ended is returned as it is. Fails with RUN_NOT_FOUND."""
+    """Asks a run to stop. Durable when it answers; the run ends soon after. Idempotent; a run that has ended is returned as it is. Fails with RUN_NOT_FOUND, REQUEST_ID_REUSED."""
     SendInput: _aio.UnaryUnaryMultiCallable[_run_service_pb2.SendInputRequest, _run_service_pb2.SendInputResponse]
     """Steers a run: the model sees the input at its next turn, or at once. Idempotent by request id. Fails with RUN_NOT_FOUND, RUN_ENDED, INPUT_."""
     PreviewContext: _aio.UnaryUnaryMultiCallable[_run_service_pb2.PreviewContextRequest, _run_service_pb2.PreviewContextResponse]
@@ -102,7 +102,7 @@ class RunServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _run_service_pb2.CancelRunRequest,
         context: _aio.ServicerContext[_run_service_pb2.CancelRunRequest, _abc.Awaitable[_run_service_pb2.CancelRunResponse]],
     ) -> _abc.Awaitable[_run_service_pb2.CancelRunResponse]:
-        """Asks a run to stop. Durable when it answers; the run ends soon after. Idempotent; a run that has ended is returned as it is. Fails with RUN_NOT_FOUND."""
+        """Asks a run to stop. Durable when it answers; the run ends soon after. Idempotent; a run that has ended is returned as it is. Fails with RUN_NOT_FOUND, REQUEST_ID_REUSED."""
 
     @_abc_1.abstractmethod
     def SendInput(

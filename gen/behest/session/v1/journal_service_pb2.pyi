@@ -36,6 +36,8 @@ class OpenRunRequest(_message.Message):
     MESSAGES_FIELD_NUMBER: _builtins.int
     INPUT_DIGEST_FIELD_NUMBER: _builtins.int
     DRIVER_ID_FIELD_NUMBER: _builtins.int
+    FORK_SESSION_ID_FIELD_NUMBER: _builtins.int
+    MAX_WAIT_MS_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """The caller's idempotency key. Empty: not idempotent."""
     payload_digest: _builtins.str
@@ -47,10 +49,14 @@ class OpenRunRequest(_message.Message):
     input_digest: _builtins.str
     """SHA-256 of the input, hexadecimal. Refused when a run of this session that did not fail had it within the last 60 s. Empty: not checked."""
     driver_id: _builtins.str
-    """The driver to hand the run to. Empty: any driver with room."""
+    """The driver to hand the run to, when no other run waits for one and no limit is reached. Empty: any driver with room."""
+    fork_session_id: _builtins.str
+    """With FORK: the id of the session to make when the session is busy. Must not exist."""
+    max_wait_ms: _builtins.int
+    """Milliseconds from now after which a run that has not begun is handed to any driver to be ended. Zero: it may wait for ever."""
     @_builtins.property
     def run(self) -> _run_pb2.Run:
-        """The run: id, session_id, agent, agent_version, metadata, title, limits. The rest is the store's."""
+        """The run: id, session_id, agent, agent_version, metadata, title, limits, priority. The rest is the store's."""
 
     @_builtins.property
     def events(self) -> _containers.RepeatedCompositeFieldContainer[_event_pb2.Event]:
@@ -72,10 +78,12 @@ class OpenRunRequest(_message.Message):
         messages: _abc.Iterable[_session_pb2.StoredMessage] | None = ...,
         input_digest: _builtins.str = ...,
         driver_id: _builtins.str = ...,
+        fork_session_id: _builtins.str = ...,
+        max_wait_ms: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["run", b"run"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_session", b"create_session", "driver_id", b"driver_id", "events", b"events", "input_digest", b"input_digest", "messages", b"messages", "on_busy", b"on_busy", "payload_digest", b"payload_digest", "request_id", b"request_id", "run", b"run"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_session", b"create_session", "driver_id", b"driver_id", "events", b"events", "fork_session_id", b"fork_session_id", "input_digest", b"input_digest", "max_wait_ms", b"max_wait_ms", "messages", b"messages", "on_busy", b"on_busy", "payload_digest", b"payload_digest", "request_id", b"request_id", "run", b"run"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -96,7 +104,7 @@ class OpenRunResponse(_message.Message):
     """Whether the run existed: the request id was seen before."""
     @_builtins.property
     def run(self) -> _run_pb2.Run:
-        """The run."""
+        """The run. Its session_id is fork_session_id when it was forked."""
 
     def __init__(
         self,

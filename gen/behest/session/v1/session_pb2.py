@@ -26,7 +26,7 @@ from behest.chat.v1 import chat_pb2 as behest_dot_chat_dot_v1_dot_chat__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1f\x62\x65hest/session/v1/session.proto\x12\x11\x62\x65hest.session.v1\x1a\x19\x62\x65hest/chat/v1/chat.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xb0\x02\n\x07Session\x12\n\n\x02id\x18\x01 \x01(\t\x12\r\n\x05title\x18\x02 \x01(\t\x12:\n\x08metadata\x18\x03 \x03(\x0b\x32(.behest.session.v1.Session.MetadataEntry\x12.\n\ncreated_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nupdated_at\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x15\n\rmessage_count\x18\x06 \x01(\x03\x12\x15\n\ractive_run_id\x18\x07 \x01(\t\x12\x0f\n\x07version\x18\x08 \x01(\x03\x1a/\n\rMetadataEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\x97\x01\n\rStoredMessage\x12\n\n\x02id\x18\x01 \x01(\t\x12\x10\n\x08position\x18\x02 \x01(\x03\x12\x0e\n\x06run_id\x18\x03 \x01(\t\x12.\n\ncreated_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12(\n\x07message\x18\x05 \x01(\x0b\x32\x17.behest.chat.v1.Message\"Q\n\x08UsageRow\x12\x10\n\x08provider\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12$\n\x05usage\x18\x03 \x01(\x0b\x32\x15.behest.chat.v1.Usageb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1f\x62\x65hest/session/v1/session.proto\x12\x11\x62\x65hest.session.v1\x1a\x19\x62\x65hest/chat/v1/chat.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xec\x02\n\x07Session\x12\n\n\x02id\x18\x01 \x01(\t\x12\r\n\x05title\x18\x02 \x01(\t\x12:\n\x08metadata\x18\x03 \x03(\x0b\x32(.behest.session.v1.Session.MetadataEntry\x12.\n\ncreated_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nupdated_at\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x15\n\rmessage_count\x18\x06 \x01(\x03\x12\x15\n\ractive_run_id\x18\x07 \x01(\t\x12\x0f\n\x07version\x18\x08 \x01(\x03\x12\x1e\n\x16\x66orked_from_session_id\x18\t \x01(\t\x12\x1a\n\x12\x66orked_at_position\x18\n \x01(\x03\x1a/\n\rMetadataEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\x97\x01\n\rStoredMessage\x12\n\n\x02id\x18\x01 \x01(\t\x12\x10\n\x08position\x18\x02 \x01(\x03\x12\x0e\n\x06run_id\x18\x03 \x01(\t\x12.\n\ncreated_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12(\n\x07message\x18\x05 \x01(\x0b\x32\x17.behest.chat.v1.Message\"Q\n\x08UsageRow\x12\x10\n\x08provider\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12$\n\x05usage\x18\x03 \x01(\x0b\x32\x15.behest.chat.v1.Usage\"\x89\x04\n\nStatistics\x12\x0c\n\x04runs\x18\x01 \x01(\x03\x12\x13\n\x0bruns_queued\x18\x02 \x01(\x03\x12\x14\n\x0cruns_running\x18\x03 \x01(\x03\x12\x16\n\x0eruns_completed\x18\x04 \x01(\x03\x12\x13\n\x0bruns_failed\x18\x05 \x01(\x03\x12\x16\n\x0eruns_cancelled\x18\x06 \x01(\x03\x12\r\n\x05turns\x18\x07 \x01(\x03\x12\x10\n\x08messages\x18\x08 \x01(\x03\x12\x0e\n\x06\x65vents\x18\t \x01(\x03\x12\x12\n\ntool_calls\x18\n \x01(\x03\x12\x17\n\x0ftool_executions\x18\x0b \x01(\x03\x12\x15\n\rtool_failures\x18\x0c \x01(\x03\x12\x14\n\x0ctool_unknown\x18\r \x01(\x03\x12\x0f\n\x07tool_ms\x18\x0e \x01(\x01\x12\x0e\n\x06run_ms\x18\x0f \x01(\x01\x12\x11\n\tqueued_ms\x18\x10 \x01(\x01\x12\x33\n\x0f\x66irst_opened_at\x18\x11 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x31\n\rlast_ended_at\x18\x12 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12*\n\x05usage\x18\x13 \x03(\x0b\x32\x1b.behest.session.v1.UsageRow\x12*\n\x0busage_total\x18\x14 \x01(\x0b\x32\x15.behest.chat.v1.Usage\"O\n\rDayStatistics\x12\x0b\n\x03\x64\x61y\x18\x01 \x01(\t\x12\x31\n\nstatistics\x18\x02 \x01(\x0b\x32\x1d.behest.session.v1.Statisticsb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,11 +36,15 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SESSION_METADATAENTRY']._loaded_options = None
   _globals['_SESSION_METADATAENTRY']._serialized_options = b'8\001'
   _globals['_SESSION']._serialized_start=115
-  _globals['_SESSION']._serialized_end=419
-  _globals['_SESSION_METADATAENTRY']._serialized_start=372
-  _globals['_SESSION_METADATAENTRY']._serialized_end=419
-  _globals['_STOREDMESSAGE']._serialized_start=422
-  _globals['_STOREDMESSAGE']._serialized_end=573
-  _globals['_USAGEROW']._serialized_start=575
-  _globals['_USAGEROW']._serialized_end=656
+  _globals['_SESSION']._serialized_end=479
+  _globals['_SESSION_METADATAENTRY']._serialized_start=432
+  _globals['_SESSION_METADATAENTRY']._serialized_end=479
+  _globals['_STOREDMESSAGE']._serialized_start=482
+  _globals['_STOREDMESSAGE']._serialized_end=633
+  _globals['_USAGEROW']._serialized_start=635
+  _globals['_USAGEROW']._serialized_end=716
+  _globals['_STATISTICS']._serialized_start=719
+  _globals['_STATISTICS']._serialized_end=1240
+  _globals['_DAYSTATISTICS']._serialized_start=1242
+  _globals['_DAYSTATISTICS']._serialized_end=1321
 # @@protoc_insertion_point(module_scope)

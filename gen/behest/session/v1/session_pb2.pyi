@@ -54,6 +54,8 @@ class Session(_message.Message):
     MESSAGE_COUNT_FIELD_NUMBER: _builtins.int
     ACTIVE_RUN_ID_FIELD_NUMBER: _builtins.int
     VERSION_FIELD_NUMBER: _builtins.int
+    FORKED_FROM_SESSION_ID_FIELD_NUMBER: _builtins.int
+    FORKED_AT_POSITION_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """A UUIDv7, or the id that the caller chose: 1 to 128 of a-z, A-Z, 0-9, _, ., : and -."""
     title: _builtins.str
@@ -64,6 +66,10 @@ class Session(_message.Message):
     """The run under way. Empty when there is none."""
     version: _builtins.int
     """Grows with each change of title or metadata."""
+    forked_from_session_id: _builtins.str
+    """The session that this one is a fork of; it may have been deleted since. Empty: none."""
+    forked_at_position: _builtins.int
+    """How many messages it had from that session at first."""
     @_builtins.property
     def metadata(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """The caller's labels. At most 64 pairs, keys up to 128 and values up to 1024 characters."""
@@ -87,10 +93,12 @@ class Session(_message.Message):
         message_count: _builtins.int = ...,
         active_run_id: _builtins.str = ...,
         version: _builtins.int = ...,
+        forked_from_session_id: _builtins.str = ...,
+        forked_at_position: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "updated_at", b"updated_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["active_run_id", b"active_run_id", "created_at", b"created_at", "id", b"id", "message_count", b"message_count", "metadata", b"metadata", "title", b"title", "updated_at", b"updated_at", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["active_run_id", b"active_run_id", "created_at", b"created_at", "forked_at_position", b"forked_at_position", "forked_from_session_id", b"forked_from_session_id", "id", b"id", "message_count", b"message_count", "metadata", b"metadata", "title", b"title", "updated_at", b"updated_at", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -112,7 +120,7 @@ class StoredMessage(_message.Message):
     position: _builtins.int
     """Its place in the session, from 1, without gaps."""
     run_id: _builtins.str
-    """The run that committed it. Empty for messages that were appended directly."""
+    """The run that committed it. Empty for messages that were appended directly, or copied by a fork."""
     @_builtins.property
     def created_at(self) -> _timestamp_pb2.Timestamp:
         """When it was committed."""
@@ -169,3 +177,137 @@ class UsageRow(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___UsageRow: _TypeAlias = UsageRow  # noqa: Y015
+
+@_typing.final
+class Statistics(_message.Message):
+    """What runs came to: sums over all runs asked for."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RUNS_FIELD_NUMBER: _builtins.int
+    RUNS_QUEUED_FIELD_NUMBER: _builtins.int
+    RUNS_RUNNING_FIELD_NUMBER: _builtins.int
+    RUNS_COMPLETED_FIELD_NUMBER: _builtins.int
+    RUNS_FAILED_FIELD_NUMBER: _builtins.int
+    RUNS_CANCELLED_FIELD_NUMBER: _builtins.int
+    TURNS_FIELD_NUMBER: _builtins.int
+    MESSAGES_FIELD_NUMBER: _builtins.int
+    EVENTS_FIELD_NUMBER: _builtins.int
+    TOOL_CALLS_FIELD_NUMBER: _builtins.int
+    TOOL_EXECUTIONS_FIELD_NUMBER: _builtins.int
+    TOOL_FAILURES_FIELD_NUMBER: _builtins.int
+    TOOL_UNKNOWN_FIELD_NUMBER: _builtins.int
+    TOOL_MS_FIELD_NUMBER: _builtins.int
+    RUN_MS_FIELD_NUMBER: _builtins.int
+    QUEUED_MS_FIELD_NUMBER: _builtins.int
+    FIRST_OPENED_AT_FIELD_NUMBER: _builtins.int
+    LAST_ENDED_AT_FIELD_NUMBER: _builtins.int
+    USAGE_FIELD_NUMBER: _builtins.int
+    USAGE_TOTAL_FIELD_NUMBER: _builtins.int
+    runs: _builtins.int
+    """Runs, in whatever state."""
+    runs_queued: _builtins.int
+    """Runs that wait for a driver or for their turn."""
+    runs_running: _builtins.int
+    """Runs under way."""
+    runs_completed: _builtins.int
+    """Runs that ended well."""
+    runs_failed: _builtins.int
+    """Runs that failed."""
+    runs_cancelled: _builtins.int
+    """Runs that were cancelled."""
+    turns: _builtins.int
+    """Turns taken."""
+    messages: _builtins.int
+    """Messages that runs brought into their sessions, input included. Session.message_count also counts those that were appended directly."""
+    events: _builtins.int
+    """Events in the runs' logs."""
+    tool_calls: _builtins.int
+    """Tool calls that models completed."""
+    tool_executions: _builtins.int
+    """Tool calls with an outcome, failed and unknown ones included."""
+    tool_failures: _builtins.int
+    """Those that failed: invalid arguments, unknown tools, timeouts and cancellations too."""
+    tool_unknown: _builtins.int
+    """Those that may have taken effect although nobody knows."""
+    tool_ms: _builtins.float
+    """Milliseconds that tools took, from claim to end."""
+    run_ms: _builtins.float
+    """Milliseconds that runs which have ended were under way, from their start to their end."""
+    queued_ms: _builtins.float
+    """Milliseconds that runs which have begun had waited for that."""
+    @_builtins.property
+    def first_opened_at(self) -> _timestamp_pb2.Timestamp:
+        """When the first of the runs was opened. Unset: there is none."""
+
+    @_builtins.property
+    def last_ended_at(self) -> _timestamp_pb2.Timestamp:
+        """When the last of the runs ended. Unset: none has."""
+
+    @_builtins.property
+    def usage(self) -> _containers.RepeatedCompositeFieldContainer[Global___UsageRow]:
+        """What model calls consumed, by provider and model, sorted."""
+
+    @_builtins.property
+    def usage_total(self) -> _chat_pb2.Usage:
+        """Of all models."""
+
+    def __init__(
+        self,
+        *,
+        runs: _builtins.int = ...,
+        runs_queued: _builtins.int = ...,
+        runs_running: _builtins.int = ...,
+        runs_completed: _builtins.int = ...,
+        runs_failed: _builtins.int = ...,
+        runs_cancelled: _builtins.int = ...,
+        turns: _builtins.int = ...,
+        messages: _builtins.int = ...,
+        events: _builtins.int = ...,
+        tool_calls: _builtins.int = ...,
+        tool_executions: _builtins.int = ...,
+        tool_failures: _builtins.int = ...,
+        tool_unknown: _builtins.int = ...,
+        tool_ms: _builtins.float = ...,
+        run_ms: _builtins.float = ...,
+        queued_ms: _builtins.float = ...,
+        first_opened_at: _timestamp_pb2.Timestamp | None = ...,
+        last_ended_at: _timestamp_pb2.Timestamp | None = ...,
+        usage: _abc.Iterable[Global___UsageRow] | None = ...,
+        usage_total: _chat_pb2.Usage | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["first_opened_at", b"first_opened_at", "last_ended_at", b"last_ended_at", "usage_total", b"usage_total"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["events", b"events", "first_opened_at", b"first_opened_at", "last_ended_at", b"last_ended_at", "messages", b"messages", "queued_ms", b"queued_ms", "run_ms", b"run_ms", "runs", b"runs", "runs_cancelled", b"runs_cancelled", "runs_completed", b"runs_completed", "runs_failed", b"runs_failed", "runs_queued", b"runs_queued", "runs_running", b"runs_running", "tool_calls", b"tool_calls", "tool_executions", b"tool_executions", "tool_failures", b"tool_failures", "tool_ms", b"tool_ms", "tool_unknown", b"tool_unknown", "turns", b"turns", "usage", b"usage", "usage_total", b"usage_total"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Statistics: _TypeAlias = Statistics  # noqa: Y015
+
+@_typing.final
+class DayStatistics(_message.Message):
+    """What the runs of one day came to."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DAY_FIELD_NUMBER: _builtins.int
+    STATISTICS_FIELD_NUMBER: _builtins.int
+    day: _builtins.str
+    """The day, in UTC, as 2025-12-31."""
+    @_builtins.property
+    def statistics(self) -> Global___Statistics:
+        """Runs opened that day."""
+
+    def __init__(
+        self,
+        *,
+        day: _builtins.str = ...,
+        statistics: Global___Statistics | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["statistics", b"statistics"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["day", b"day", "statistics", b"statistics"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DayStatistics: _TypeAlias = DayStatistics  # noqa: Y015

@@ -23,12 +23,13 @@ _sym_db = _symbol_database.Default()
 
 
 from behest.chat.v1 import chat_pb2 as behest_dot_chat_dot_v1_dot_chat__pb2
+from behest.session.v1 import export_pb2 as behest_dot_session_dot_v1_dot_export__pb2
 from behest.session.v1 import session_pb2 as behest_dot_session_dot_v1_dot_session__pb2
 from google.protobuf import field_mask_pb2 as google_dot_protobuf_dot_field__mask__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'behest/session/v1/session_service.proto\x12\x11\x62\x65hest.session.v1\x1a\x19\x62\x65hest/chat/v1/chat.proto\x1a\x1f\x62\x65hest/session/v1/session.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xc7\x01\n\x14\x43reateSessionRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x12\n\nsession_id\x18\x02 \x01(\t\x12\r\n\x05title\x18\x03 \x01(\t\x12G\n\x08metadata\x18\x04 \x03(\x0b\x32\x35.behest.session.v1.CreateSessionRequest.MetadataEntry\x1a/\n\rMetadataEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"D\n\x15\x43reateSessionResponse\x12+\n\x07session\x18\x01 \x01(\x0b\x32\x1a.behest.session.v1.Session\"\'\n\x11GetSessionRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\"A\n\x12GetSessionResponse\x12+\n\x07session\x18\x01 \x01(\x0b\x32\x1a.behest.session.v1.Session\"\x9c\x02\n\x13ListSessionsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12\x31\n\rcreated_after\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x32\n\x0e\x63reated_before\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x46\n\x08metadata\x18\x05 \x03(\x0b\x32\x34.behest.session.v1.ListSessionsRequest.MetadataEntry\x1a/\n\rMetadataEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"]\n\x14ListSessionsResponse\x12,\n\x08sessions\x18\x01 \x03(\x0b\x32\x1a.behest.session.v1.Session\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"t\n\x14UpdateSessionRequest\x12+\n\x07session\x18\x01 \x01(\x0b\x32\x1a.behest.session.v1.Session\x12/\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\"D\n\x15UpdateSessionResponse\x12+\n\x07session\x18\x01 \x01(\x0b\x32\x1a.behest.session.v1.Session\"*\n\x14\x44\x65leteSessionRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\"\x17\n\x15\x44\x65leteSessionResponse\"j\n\x15\x41ppendMessagesRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12)\n\x08messages\x18\x02 \x03(\x0b\x32\x17.behest.chat.v1.Message\x12\x12\n\nrequest_id\x18\x03 \x01(\t\"L\n\x16\x41ppendMessagesResponse\x12\x32\n\x08messages\x18\x01 \x03(\x0b\x32 .behest.session.v1.StoredMessage\"f\n\x13ListMessagesRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\x12\x14\n\x0cnewest_first\x18\x04 \x01(\x08\"c\n\x14ListMessagesResponse\x12\x32\n\x08messages\x18\x01 \x03(\x0b\x32 .behest.session.v1.StoredMessage\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"5\n\x0fGetUsageRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x0e\n\x06run_id\x18\x02 \x01(\t\"c\n\x10GetUsageResponse\x12)\n\x04rows\x18\x01 \x03(\x0b\x32\x1b.behest.session.v1.UsageRow\x12$\n\x05total\x18\x02 \x01(\x0b\x32\x15.behest.chat.v1.Usage2\x95\x06\n\x0eSessionService\x12\x62\n\rCreateSession\x12\'.behest.session.v1.CreateSessionRequest\x1a(.behest.session.v1.CreateSessionResponse\x12Y\n\nGetSession\x12$.behest.session.v1.GetSessionRequest\x1a%.behest.session.v1.GetSessionResponse\x12_\n\x0cListSessions\x12&.behest.session.v1.ListSessionsRequest\x1a\'.behest.session.v1.ListSessionsResponse\x12\x62\n\rUpdateSession\x12\'.behest.session.v1.UpdateSessionRequest\x1a(.behest.session.v1.UpdateSessionResponse\x12\x62\n\rDeleteSession\x12\'.behest.session.v1.DeleteSessionRequest\x1a(.behest.session.v1.DeleteSessionResponse\x12\x65\n\x0e\x41ppendMessages\x12(.behest.session.v1.AppendMessagesRequest\x1a).behest.session.v1.AppendMessagesResponse\x12_\n\x0cListMessages\x12&.behest.session.v1.ListMessagesRequest\x1a\'.behest.session.v1.ListMessagesResponse\x12S\n\x08GetUsage\x12\".behest.session.v1.GetUsageRequest\x1a#.behest.session.v1.GetUsageResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'behest/session/v1/session_service.proto\x12\x11\x62\x65hest.session.v1\x1a\x19\x62\x65hest/chat/v1/chat.proto\x1a\x1e\x62\x65hest/session/v1/export.proto\x1a\x1f\x62\x65hest/session/v1/session.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xc7\x01\n\x14\x43reateSessionRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x12\n\nsession_id\x18\x02 \x01(\t\x12\r\n\x05title\x18\x03 \x01(\t\x12G\n\x08metadata\x18\x04 \x03(\x0b\x32\x35.behest.session.v1.CreateSessionRequest.MetadataEntry\x1a/\n\rMetadataEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"D\n\x15\x43reateSessionResponse\x12+\n\x07session\x18\x01 \x01(\x0b\x32\x1a.behest.session.v1.Session\"\'\n\x11GetSessionRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\"A\n\x12GetSessionResponse\x12+\n\x07session\x18\x01 \x01(\x0b\x32\x1a.behest.session.v1.Session\"\x9c\x02\n\x13ListSessionsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12\x31\n\rcreated_after\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x32\n\x0e\x63reated_before\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x46\n\x08metadata\x18\x05 \x03(\x0b\x32\x34.behest.session.v1.ListSessionsRequest.MetadataEntry\x1a/\n\rMetadataEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"]\n\x14ListSessionsResponse\x12,\n\x08sessions\x18\x01 \x03(\x0b\x32\x1a.behest.session.v1.Session\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"t\n\x14UpdateSessionRequest\x12+\n\x07session\x18\x01 \x01(\x0b\x32\x1a.behest.session.v1.Session\x12/\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\"D\n\x15UpdateSessionResponse\x12+\n\x07session\x18\x01 \x01(\x0b\x32\x1a.behest.session.v1.Session\"*\n\x14\x44\x65leteSessionRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\"\x17\n\x15\x44\x65leteSessionResponse\"j\n\x15\x41ppendMessagesRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12)\n\x08messages\x18\x02 \x03(\x0b\x32\x17.behest.chat.v1.Message\x12\x12\n\nrequest_id\x18\x03 \x01(\t\"L\n\x16\x41ppendMessagesResponse\x12\x32\n\x08messages\x18\x01 \x03(\x0b\x32 .behest.session.v1.StoredMessage\"f\n\x13ListMessagesRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\x12\x14\n\x0cnewest_first\x18\x04 \x01(\x08\"c\n\x14ListMessagesResponse\x12\x32\n\x08messages\x18\x01 \x03(\x0b\x32 .behest.session.v1.StoredMessage\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"5\n\x0fGetUsageRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x0e\n\x06run_id\x18\x02 \x01(\t\"c\n\x10GetUsageResponse\x12)\n\x04rows\x18\x01 \x03(\x0b\x32\x1b.behest.session.v1.UsageRow\x12$\n\x05total\x18\x02 \x01(\x0b\x32\x15.behest.chat.v1.Usage\"\xa0\x01\n\x14GetStatisticsRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x0e\n\x06run_id\x18\x02 \x01(\t\x12)\n\x05since\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12)\n\x05until\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06\x62y_day\x18\x05 \x01(\x08\"u\n\x15GetStatisticsResponse\x12,\n\x05total\x18\x01 \x01(\x0b\x32\x1d.behest.session.v1.Statistics\x12.\n\x04\x64\x61ys\x18\x02 \x03(\x0b\x32 .behest.session.v1.DayStatistics\"*\n\x14\x45xportSessionRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\"%\n\x15\x45xportSessionResponse\x12\x0c\n\x04\x64\x61ta\x18\x01 \x01(\x0c\"8\n\x14ImportSessionRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x0c\n\x04\x64\x61ta\x18\x02 \x01(\x0c\"u\n\x15ImportSessionResponse\x12+\n\x07session\x18\x01 \x01(\x0b\x32\x1a.behest.session.v1.Session\x12/\n\x06\x63ounts\x18\x02 \x01(\x0b\x32\x1f.behest.session.v1.ExportCounts2\xc5\x08\n\x0eSessionService\x12\x62\n\rCreateSession\x12\'.behest.session.v1.CreateSessionRequest\x1a(.behest.session.v1.CreateSessionResponse\x12Y\n\nGetSession\x12$.behest.session.v1.GetSessionRequest\x1a%.behest.session.v1.GetSessionResponse\x12_\n\x0cListSessions\x12&.behest.session.v1.ListSessionsRequest\x1a\'.behest.session.v1.ListSessionsResponse\x12\x62\n\rUpdateSession\x12\'.behest.session.v1.UpdateSessionRequest\x1a(.behest.session.v1.UpdateSessionResponse\x12\x62\n\rDeleteSession\x12\'.behest.session.v1.DeleteSessionRequest\x1a(.behest.session.v1.DeleteSessionResponse\x12\x65\n\x0e\x41ppendMessages\x12(.behest.session.v1.AppendMessagesRequest\x1a).behest.session.v1.AppendMessagesResponse\x12_\n\x0cListMessages\x12&.behest.session.v1.ListMessagesRequest\x1a\'.behest.session.v1.ListMessagesResponse\x12S\n\x08GetUsage\x12\".behest.session.v1.GetUsageRequest\x1a#.behest.session.v1.GetUsageResponse\x12\x62\n\rGetStatistics\x12\'.behest.session.v1.GetStatisticsRequest\x1a(.behest.session.v1.GetStatisticsResponse\x12\x64\n\rExportSession\x12\'.behest.session.v1.ExportSessionRequest\x1a(.behest.session.v1.ExportSessionResponse0\x01\x12\x64\n\rImportSession\x12\'.behest.session.v1.ImportSessionRequest\x1a(.behest.session.v1.ImportSessionResponse(\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -39,42 +40,54 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CREATESESSIONREQUEST_METADATAENTRY']._serialized_options = b'8\001'
   _globals['_LISTSESSIONSREQUEST_METADATAENTRY']._loaded_options = None
   _globals['_LISTSESSIONSREQUEST_METADATAENTRY']._serialized_options = b'8\001'
-  _globals['_CREATESESSIONREQUEST']._serialized_start=190
-  _globals['_CREATESESSIONREQUEST']._serialized_end=389
-  _globals['_CREATESESSIONREQUEST_METADATAENTRY']._serialized_start=342
-  _globals['_CREATESESSIONREQUEST_METADATAENTRY']._serialized_end=389
-  _globals['_CREATESESSIONRESPONSE']._serialized_start=391
-  _globals['_CREATESESSIONRESPONSE']._serialized_end=459
-  _globals['_GETSESSIONREQUEST']._serialized_start=461
-  _globals['_GETSESSIONREQUEST']._serialized_end=500
-  _globals['_GETSESSIONRESPONSE']._serialized_start=502
-  _globals['_GETSESSIONRESPONSE']._serialized_end=567
-  _globals['_LISTSESSIONSREQUEST']._serialized_start=570
-  _globals['_LISTSESSIONSREQUEST']._serialized_end=854
-  _globals['_LISTSESSIONSREQUEST_METADATAENTRY']._serialized_start=342
-  _globals['_LISTSESSIONSREQUEST_METADATAENTRY']._serialized_end=389
-  _globals['_LISTSESSIONSRESPONSE']._serialized_start=856
-  _globals['_LISTSESSIONSRESPONSE']._serialized_end=949
-  _globals['_UPDATESESSIONREQUEST']._serialized_start=951
-  _globals['_UPDATESESSIONREQUEST']._serialized_end=1067
-  _globals['_UPDATESESSIONRESPONSE']._serialized_start=1069
-  _globals['_UPDATESESSIONRESPONSE']._serialized_end=1137
-  _globals['_DELETESESSIONREQUEST']._serialized_start=1139
-  _globals['_DELETESESSIONREQUEST']._serialized_end=1181
-  _globals['_DELETESESSIONRESPONSE']._serialized_start=1183
-  _globals['_DELETESESSIONRESPONSE']._serialized_end=1206
-  _globals['_APPENDMESSAGESREQUEST']._serialized_start=1208
-  _globals['_APPENDMESSAGESREQUEST']._serialized_end=1314
-  _globals['_APPENDMESSAGESRESPONSE']._serialized_start=1316
-  _globals['_APPENDMESSAGESRESPONSE']._serialized_end=1392
-  _globals['_LISTMESSAGESREQUEST']._serialized_start=1394
-  _globals['_LISTMESSAGESREQUEST']._serialized_end=1496
-  _globals['_LISTMESSAGESRESPONSE']._serialized_start=1498
-  _globals['_LISTMESSAGESRESPONSE']._serialized_end=1597
-  _globals['_GETUSAGEREQUEST']._serialized_start=1599
-  _globals['_GETUSAGEREQUEST']._serialized_end=1652
-  _globals['_GETUSAGERESPONSE']._serialized_start=1654
-  _globals['_GETUSAGERESPONSE']._serialized_end=1753
-  _globals['_SESSIONSERVICE']._serialized_start=1756
-  _globals['_SESSIONSERVICE']._serialized_end=2545
+  _globals['_CREATESESSIONREQUEST']._serialized_start=222
+  _globals['_CREATESESSIONREQUEST']._serialized_end=421
+  _globals['_CREATESESSIONREQUEST_METADATAENTRY']._serialized_start=374
+  _globals['_CREATESESSIONREQUEST_METADATAENTRY']._serialized_end=421
+  _globals['_CREATESESSIONRESPONSE']._serialized_start=423
+  _globals['_CREATESESSIONRESPONSE']._serialized_end=491
+  _globals['_GETSESSIONREQUEST']._serialized_start=493
+  _globals['_GETSESSIONREQUEST']._serialized_end=532
+  _globals['_GETSESSIONRESPONSE']._serialized_start=534
+  _globals['_GETSESSIONRESPONSE']._serialized_end=599
+  _globals['_LISTSESSIONSREQUEST']._serialized_start=602
+  _globals['_LISTSESSIONSREQUEST']._serialized_end=886
+  _globals['_LISTSESSIONSREQUEST_METADATAENTRY']._serialized_start=374
+  _globals['_LISTSESSIONSREQUEST_METADATAENTRY']._serialized_end=421
+  _globals['_LISTSESSIONSRESPONSE']._serialized_start=888
+  _globals['_LISTSESSIONSRESPONSE']._serialized_end=981
+  _globals['_UPDATESESSIONREQUEST']._serialized_start=983
+  _globals['_UPDATESESSIONREQUEST']._serialized_end=1099
+  _globals['_UPDATESESSIONRESPONSE']._serialized_start=1101
+  _globals['_UPDATESESSIONRESPONSE']._serialized_end=1169
+  _globals['_DELETESESSIONREQUEST']._serialized_start=1171
+  _globals['_DELETESESSIONREQUEST']._serialized_end=1213
+  _globals['_DELETESESSIONRESPONSE']._serialized_start=1215
+  _globals['_DELETESESSIONRESPONSE']._serialized_end=1238
+  _globals['_APPENDMESSAGESREQUEST']._serialized_start=1240
+  _globals['_APPENDMESSAGESREQUEST']._serialized_end=1346
+  _globals['_APPENDMESSAGESRESPONSE']._serialized_start=1348
+  _globals['_APPENDMESSAGESRESPONSE']._serialized_end=1424
+  _globals['_LISTMESSAGESREQUEST']._serialized_start=1426
+  _globals['_LISTMESSAGESREQUEST']._serialized_end=1528
+  _globals['_LISTMESSAGESRESPONSE']._serialized_start=1530
+  _globals['_LISTMESSAGESRESPONSE']._serialized_end=1629
+  _globals['_GETUSAGEREQUEST']._serialized_start=1631
+  _globals['_GETUSAGEREQUEST']._serialized_end=1684
+  _globals['_GETUSAGERESPONSE']._serialized_start=1686
+  _globals['_GETUSAGERESPONSE']._serialized_end=1785
+  _globals['_GETSTATISTICSREQUEST']._serialized_start=1788
+  _globals['_GETSTATISTICSREQUEST']._serialized_end=1948
+  _globals['_GETSTATISTICSRESPONSE']._serialized_start=1950
+  _globals['_GETSTATISTICSRESPONSE']._serialized_end=2067
+  _globals['_EXPORTSESSIONREQUEST']._serialized_start=2069
+  _globals['_EXPORTSESSIONREQUEST']._serialized_end=2111
+  _globals['_EXPORTSESSIONRESPONSE']._serialized_start=2113
+  _globals['_EXPORTSESSIONRESPONSE']._serialized_end=2150
+  _globals['_IMPORTSESSIONREQUEST']._serialized_start=2152
+  _globals['_IMPORTSESSIONREQUEST']._serialized_end=2208
+  _globals['_IMPORTSESSIONRESPONSE']._serialized_start=2210
+  _globals['_IMPORTSESSIONRESPONSE']._serialized_end=2327
+  _globals['_SESSIONSERVICE']._serialized_start=2330
+  _globals['_SESSIONSERVICE']._serialized_end=3423
 # @@protoc_insertion_point(module_scope)

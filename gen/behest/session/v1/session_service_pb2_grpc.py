@@ -75,6 +75,21 @@ class SessionServiceStub:
                 request_serializer=behest_dot_session_dot_v1_dot_session__service__pb2.GetUsageRequest.SerializeToString,
                 response_deserializer=behest_dot_session_dot_v1_dot_session__service__pb2.GetUsageResponse.FromString,
                 _registered_method=True)
+        self.GetStatistics = channel.unary_unary(
+                '/behest.session.v1.SessionService/GetStatistics',
+                request_serializer=behest_dot_session_dot_v1_dot_session__service__pb2.GetStatisticsRequest.SerializeToString,
+                response_deserializer=behest_dot_session_dot_v1_dot_session__service__pb2.GetStatisticsResponse.FromString,
+                _registered_method=True)
+        self.ExportSession = channel.unary_stream(
+                '/behest.session.v1.SessionService/ExportSession',
+                request_serializer=behest_dot_session_dot_v1_dot_session__service__pb2.ExportSessionRequest.SerializeToString,
+                response_deserializer=behest_dot_session_dot_v1_dot_session__service__pb2.ExportSessionResponse.FromString,
+                _registered_method=True)
+        self.ImportSession = channel.stream_unary(
+                '/behest.session.v1.SessionService/ImportSession',
+                request_serializer=behest_dot_session_dot_v1_dot_session__service__pb2.ImportSessionRequest.SerializeToString,
+                response_deserializer=behest_dot_session_dot_v1_dot_session__service__pb2.ImportSessionResponse.FromString,
+                _registered_method=True)
 
 
 class SessionServiceServicer:
@@ -131,7 +146,29 @@ class SessionServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def GetUsage(self, request, context):
-        """Sums usage of the tenant, a session or a run, by model.
+        """Sums usage of the tenant, a session or a run, by model. A tenant's sums go on counting sessions that were deleted, and never count those that were imported.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetStatistics(self, request, context):
+        """Counts runs and what they did: of the tenant, a session or a run, in all or by day. A run counts for the day, in UTC, that it was opened. A tenant's counts go on counting sessions that were deleted, and never count those that were imported. Fails with SESSION_NOT_FOUND, RUN_NOT_FOUND.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ExportSession(self, request, context):
+        """Writes a session as one portable file: length-delimited ExportRecords, the same on every backend. Fails with SESSION_NOT_FOUND, and with SESSION_BUSY while a run is under way.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ImportSession(self, request_iterator, context):
+        """Reads such a file into a session of the caller's tenant, whole or not at all. Its runs are history: they are never driven, their usage and counts stay out of the tenant's sums, and they are not published again.
+        Fails with SESSION_EXISTS when the session or one of its runs exists, EXPORT_DAMAGED, EXPORT_TOO_NEW.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -179,6 +216,21 @@ def add_SessionServiceServicer_to_server(servicer, server):
                     servicer.GetUsage,
                     request_deserializer=behest_dot_session_dot_v1_dot_session__service__pb2.GetUsageRequest.FromString,
                     response_serializer=behest_dot_session_dot_v1_dot_session__service__pb2.GetUsageResponse.SerializeToString,
+            ),
+            'GetStatistics': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetStatistics,
+                    request_deserializer=behest_dot_session_dot_v1_dot_session__service__pb2.GetStatisticsRequest.FromString,
+                    response_serializer=behest_dot_session_dot_v1_dot_session__service__pb2.GetStatisticsResponse.SerializeToString,
+            ),
+            'ExportSession': grpc.unary_stream_rpc_method_handler(
+                    servicer.ExportSession,
+                    request_deserializer=behest_dot_session_dot_v1_dot_session__service__pb2.ExportSessionRequest.FromString,
+                    response_serializer=behest_dot_session_dot_v1_dot_session__service__pb2.ExportSessionResponse.SerializeToString,
+            ),
+            'ImportSession': grpc.stream_unary_rpc_method_handler(
+                    servicer.ImportSession,
+                    request_deserializer=behest_dot_session_dot_v1_dot_session__service__pb2.ImportSessionRequest.FromString,
+                    response_serializer=behest_dot_session_dot_v1_dot_session__service__pb2.ImportSessionResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -398,6 +450,87 @@ class SessionService:
             '/behest.session.v1.SessionService/GetUsage',
             behest_dot_session_dot_v1_dot_session__service__pb2.GetUsageRequest.SerializeToString,
             behest_dot_session_dot_v1_dot_session__service__pb2.GetUsageResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetStatistics(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/behest.session.v1.SessionService/GetStatistics',
+            behest_dot_session_dot_v1_dot_session__service__pb2.GetStatisticsRequest.SerializeToString,
+            behest_dot_session_dot_v1_dot_session__service__pb2.GetStatisticsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ExportSession(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/behest.session.v1.SessionService/ExportSession',
+            behest_dot_session_dot_v1_dot_session__service__pb2.ExportSessionRequest.SerializeToString,
+            behest_dot_session_dot_v1_dot_session__service__pb2.ExportSessionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ImportSession(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_unary(
+            request_iterator,
+            target,
+            '/behest.session.v1.SessionService/ImportSession',
+            behest_dot_session_dot_v1_dot_session__service__pb2.ImportSessionRequest.SerializeToString,
+            behest_dot_session_dot_v1_dot_session__service__pb2.ImportSessionResponse.FromString,
             options,
             channel_credentials,
             insecure,

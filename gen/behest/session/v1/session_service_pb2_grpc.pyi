@@ -31,7 +31,15 @@ class SessionServiceStub:
     ListMessages: _aio.UnaryUnaryMultiCallable[_session_service_pb2.ListMessagesRequest, _session_service_pb2.ListMessagesResponse]
     """Lists messages in order, or newest first. Fails with SESSION_NOT_FOUND."""
     GetUsage: _aio.UnaryUnaryMultiCallable[_session_service_pb2.GetUsageRequest, _session_service_pb2.GetUsageResponse]
-    """Sums usage of the tenant, a session or a run, by model."""
+    """Sums usage of the tenant, a session or a run, by model. A tenant's sums go on counting sessions that were deleted, and never count those that were imported."""
+    GetStatistics: _aio.UnaryUnaryMultiCallable[_session_service_pb2.GetStatisticsRequest, _session_service_pb2.GetStatisticsResponse]
+    """Counts runs and what they did: of the tenant, a session or a run, in all or by day. A run counts for the day, in UTC, that it was opened. A tenant's counts go on counting sessions that were deleted, and never count those that were imported. Fails with SESSION_NOT_FOUND, RUN_NOT_FOUND."""
+    ExportSession: _aio.UnaryStreamMultiCallable[_session_service_pb2.ExportSessionRequest, _session_service_pb2.ExportSessionResponse]
+    """Writes a session as one portable file: length-delimited ExportRecords, the same on every backend. Fails with SESSION_NOT_FOUND, and with SESSION_BUSY while a run is under way."""
+    ImportSession: _aio.StreamUnaryMultiCallable[_session_service_pb2.ImportSessionRequest, _session_service_pb2.ImportSessionResponse]
+    """Reads such a file into a session of the caller's tenant, whole or not at all. Its runs are history: they are never driven, their usage and counts stay out of the tenant's sums, and they are not published again.
+    Fails with SESSION_EXISTS when the session or one of its runs exists, EXPORT_DAMAGED, EXPORT_TOO_NEW.
+    """
 
 class SessionServiceServicer(metaclass=_abc_1.ABCMeta):
     """Keeps sessions and their messages."""
@@ -98,6 +106,32 @@ class SessionServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _session_service_pb2.GetUsageRequest,
         context: _aio.ServicerContext[_session_service_pb2.GetUsageRequest, _abc.Awaitable[_session_service_pb2.GetUsageResponse]],
     ) -> _abc.Awaitable[_session_service_pb2.GetUsageResponse]:
-        """Sums usage of the tenant, a session or a run, by model."""
+        """Sums usage of the tenant, a session or a run, by model. A tenant's sums go on counting sessions that were deleted, and never count those that were imported."""
+
+    @_abc_1.abstractmethod
+    def GetStatistics(
+        self,
+        request: _session_service_pb2.GetStatisticsRequest,
+        context: _aio.ServicerContext[_session_service_pb2.GetStatisticsRequest, _abc.Awaitable[_session_service_pb2.GetStatisticsResponse]],
+    ) -> _abc.Awaitable[_session_service_pb2.GetStatisticsResponse]:
+        """Counts runs and what they did: of the tenant, a session or a run, in all or by day. A run counts for the day, in UTC, that it was opened. A tenant's counts go on counting sessions that were deleted, and never count those that were imported. Fails with SESSION_NOT_FOUND, RUN_NOT_FOUND."""
+
+    @_abc_1.abstractmethod
+    def ExportSession(
+        self,
+        request: _session_service_pb2.ExportSessionRequest,
+        context: _aio.ServicerContext[_session_service_pb2.ExportSessionRequest, _abc.AsyncIterator[_session_service_pb2.ExportSessionResponse]],
+    ) -> _abc.AsyncIterator[_session_service_pb2.ExportSessionResponse]:
+        """Writes a session as one portable file: length-delimited ExportRecords, the same on every backend. Fails with SESSION_NOT_FOUND, and with SESSION_BUSY while a run is under way."""
+
+    @_abc_1.abstractmethod
+    def ImportSession(
+        self,
+        request_iterator: _abc.AsyncIterator[_session_service_pb2.ImportSessionRequest],
+        context: _aio.ServicerContext[_abc.AsyncIterator[_session_service_pb2.ImportSessionRequest], _abc.Awaitable[_session_service_pb2.ImportSessionResponse]],
+    ) -> _abc.Awaitable[_session_service_pb2.ImportSessionResponse]:
+        """Reads such a file into a session of the caller's tenant, whole or not at all. Its runs are history: they are never driven, their usage and counts stay out of the tenant's sums, and they are not published again.
+        Fails with SESSION_EXISTS when the session or one of its runs exists, EXPORT_DAMAGED, EXPORT_TOO_NEW.
+        """
 
 def add_SessionServiceServicer_to_server(servicer: SessionServiceServicer, server: _aio.Server) -> None: ...

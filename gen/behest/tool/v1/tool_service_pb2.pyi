@@ -460,6 +460,56 @@ class CancelExecutionsResponse(_message.Message):
 Global___CancelExecutionsResponse: _TypeAlias = CancelExecutionsResponse  # noqa: Y015
 
 @_typing.final
+class DeleteExecutionsRequest(_message.Message):
+    """Names runs whose executions to forget."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RUN_IDS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def run_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The runs, at most 1000."""
+
+    def __init__(
+        self,
+        *,
+        run_ids: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["run_ids", b"run_ids"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeleteExecutionsRequest: _TypeAlias = DeleteExecutionsRequest  # noqa: Y015
+
+@_typing.final
+class DeleteExecutionsResponse(_message.Message):
+    """What was forgotten."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DELETED_FIELD_NUMBER: _builtins.int
+    KEPT_FIELD_NUMBER: _builtins.int
+    deleted: _builtins.int
+    """How many executions were forgotten."""
+    kept: _builtins.int
+    """How many were kept for now: they are under way, or still to be published. Ask again later, or leave them to the retention."""
+    def __init__(
+        self,
+        *,
+        deleted: _builtins.int = ...,
+        kept: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["deleted", b"deleted", "kept", b"kept"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeleteExecutionsResponse: _TypeAlias = DeleteExecutionsResponse  # noqa: Y015
+
+@_typing.final
 class GetExecutionRequest(_message.Message):
     """Asks for an execution."""
 

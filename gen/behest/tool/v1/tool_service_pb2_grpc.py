@@ -70,6 +70,11 @@ class ToolServiceStub:
                 request_serializer=behest_dot_tool_dot_v1_dot_tool__service__pb2.CancelExecutionsRequest.SerializeToString,
                 response_deserializer=behest_dot_tool_dot_v1_dot_tool__service__pb2.CancelExecutionsResponse.FromString,
                 _registered_method=True)
+        self.DeleteExecutions = channel.unary_unary(
+                '/behest.tool.v1.ToolService/DeleteExecutions',
+                request_serializer=behest_dot_tool_dot_v1_dot_tool__service__pb2.DeleteExecutionsRequest.SerializeToString,
+                response_deserializer=behest_dot_tool_dot_v1_dot_tool__service__pb2.DeleteExecutionsResponse.FromString,
+                _registered_method=True)
         self.GetExecution = channel.unary_unary(
                 '/behest.tool.v1.ToolService/GetExecution',
                 request_serializer=behest_dot_tool_dot_v1_dot_tool__service__pb2.GetExecutionRequest.SerializeToString,
@@ -133,6 +138,14 @@ class ToolServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def DeleteExecutions(self, request, context):
+        """Forgets what executions of runs did: their arguments and results are removed. For runs that have ended and whose session was deleted; without it the records go when their retention ends.
+        Executions under way, and those that are still to be published, are kept. Idempotent. A run that goes on after this would run its tools again.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetExecution(self, request, context):
         """Gets the record of an execution. Fails with EXECUTION_NOT_FOUND.
         """
@@ -177,6 +190,11 @@ def add_ToolServiceServicer_to_server(servicer, server):
                     servicer.CancelExecutions,
                     request_deserializer=behest_dot_tool_dot_v1_dot_tool__service__pb2.CancelExecutionsRequest.FromString,
                     response_serializer=behest_dot_tool_dot_v1_dot_tool__service__pb2.CancelExecutionsResponse.SerializeToString,
+            ),
+            'DeleteExecutions': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteExecutions,
+                    request_deserializer=behest_dot_tool_dot_v1_dot_tool__service__pb2.DeleteExecutionsRequest.FromString,
+                    response_serializer=behest_dot_tool_dot_v1_dot_tool__service__pb2.DeleteExecutionsResponse.SerializeToString,
             ),
             'GetExecution': grpc.unary_unary_rpc_method_handler(
                     servicer.GetExecution,
@@ -374,6 +392,33 @@ class ToolService:
             '/behest.tool.v1.ToolService/CancelExecutions',
             behest_dot_tool_dot_v1_dot_tool__service__pb2.CancelExecutionsRequest.SerializeToString,
             behest_dot_tool_dot_v1_dot_tool__service__pb2.CancelExecutionsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteExecutions(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/behest.tool.v1.ToolService/DeleteExecutions',
+            behest_dot_tool_dot_v1_dot_tool__service__pb2.DeleteExecutionsRequest.SerializeToString,
+            behest_dot_tool_dot_v1_dot_tool__service__pb2.DeleteExecutionsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -35,6 +35,10 @@ class ToolServiceStub:
     """
     CancelExecutions: _aio.UnaryUnaryMultiCallable[_tool_service_pb2.CancelExecutionsRequest, _tool_service_pb2.CancelExecutionsResponse]
     """Stops calls of a run that are under way or wait in an open batch; each ends as CANCELLED. Idempotent; calls that ended stay as they are."""
+    DeleteExecutions: _aio.UnaryUnaryMultiCallable[_tool_service_pb2.DeleteExecutionsRequest, _tool_service_pb2.DeleteExecutionsResponse]
+    """Forgets what executions of runs did: their arguments and results are removed. For runs that have ended and whose session was deleted; without it the records go when their retention ends.
+    Executions under way, and those that are still to be published, are kept. Idempotent. A run that goes on after this would run its tools again.
+    """
     GetExecution: _aio.UnaryUnaryMultiCallable[_tool_service_pb2.GetExecutionRequest, _tool_service_pb2.GetExecutionResponse]
     """Gets the record of an execution. Fails with EXECUTION_NOT_FOUND."""
 
@@ -101,6 +105,16 @@ class ToolServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_tool_service_pb2.CancelExecutionsRequest, _abc.Awaitable[_tool_service_pb2.CancelExecutionsResponse]],
     ) -> _abc.Awaitable[_tool_service_pb2.CancelExecutionsResponse]:
         """Stops calls of a run that are under way or wait in an open batch; each ends as CANCELLED. Idempotent; calls that ended stay as they are."""
+
+    @_abc_1.abstractmethod
+    def DeleteExecutions(
+        self,
+        request: _tool_service_pb2.DeleteExecutionsRequest,
+        context: _aio.ServicerContext[_tool_service_pb2.DeleteExecutionsRequest, _abc.Awaitable[_tool_service_pb2.DeleteExecutionsResponse]],
+    ) -> _abc.Awaitable[_tool_service_pb2.DeleteExecutionsResponse]:
+        """Forgets what executions of runs did: their arguments and results are removed. For runs that have ended and whose session was deleted; without it the records go when their retention ends.
+        Executions under way, and those that are still to be published, are kept. Idempotent. A run that goes on after this would run its tools again.
+        """
 
     @_abc_1.abstractmethod
     def GetExecution(

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from session_store.adapters.memory.counts import MemoryCounts
 from session_store.adapters.memory.rows import RequestRow, Rows
 from session_store.domain.session import DriverId, Tenant
+from session_store.domain.statistics import Selection, statistics_of
 from session_store.domain.usage import ModelUsage, Usage
 from session_store.operations.ports import Lease, Request
 
@@ -47,11 +49,8 @@ class MemoryUsageSums:
 
     def sums(self, tenant: Tenant, session_key: int | None, run_key: int | None) -> list[ModelUsage]:
         """Sums by model."""
-        sums: dict[tuple[str, str], Usage] = {}
-        for (owner, session, run, provider, model), usage in self._rows.usage.items():
-            if owner == tenant and session_key in (None, session) and run_key in (None, run):
-                sums[provider, model] = sums.get((provider, model), Usage()) + usage
-        return [ModelUsage(provider, model, usage) for (provider, model), usage in sorted(sums.items(), key=lambda item: item[0])]
+        selection = Selection(tenant, session_key, run_key)
+        return list(statistics_of((), MemoryCounts(self._rows).of_usage(selection)).usage)
 
 
 class MemoryLeases:
@@ -72,8 +71,11 @@ class MemoryLeases:
         """Forgets a driver."""
         self._rows.leases.pop(driver_id, None)
 
-    def expired(self, now: float) -> list[DriverId]:
-        """Drivers without a lease that holds."""
-        ended = {lease.driver_id for lease in self._rows.leases.values() if lease.expires_at <= now}
+    def all(self) -> list[Lease]:
+        """Every lease."""
+        return list(self._rows.leases.values())
+
+    def missing(self) -> list[DriverId]:
+        """Drivers of runs without a lease."""
         drivers = {self._rows.runs[key].driver_id for key in self._rows.live}
-        return sorted(ended | {driver for driver in drivers if driver and driver not in self._rows.leases})
+        return sorted(driver for driver in drivers if driver and driver not in self._rows.leases)

@@ -12,7 +12,9 @@ from session_store.adapters.memory.rows import Rows
 from session_store.domain.batch import Batch
 from session_store.domain.page import Cursor
 from session_store.domain.run import FORGIVEN, Assignment, Place, Run, RunPatch, RunQuery, RunState, Standing
+from session_store.domain.schedule import Candidate, Load, Queue
 from session_store.domain.session import DriverId, RunId, Tenant
+from session_store.domain.tally import NOTHING, Tally
 
 T = TypeVar("T")
 
@@ -43,8 +45,8 @@ class MemoryRuns:
         self._rows.runs_of[run.session_key].append(key)
         return key
 
-    def advance(self, key: int, sequence: int, patch: RunPatch, ended_at: float | None) -> None:
-        """Moves the log's end, and changes what patch sets."""
+    def advance(self, key: int, sequence: int, patch: RunPatch, ended_at: float | None, tally: Tally = NOTHING) -> None:
+        """Moves the log's end, changes what patch sets, and adds to the counts."""
         run = self._rows.runs[key]
         self._rows.put_run(
             replace(
@@ -56,12 +58,27 @@ class MemoryRuns:
                 fault=_either(patch.fault, run.fault),
                 output_message_id=_either(patch.output_message_id, run.output_message_id),
                 ended_at=_either(ended_at, run.ended_at),
+                tally=run.tally + tally,
             )
         )
+
+    def count(self, key: int, tally: Tally) -> None:
+        """Adds to the counts."""
+        run = self._rows.runs[key]
+        self._rows.put_run(replace(run, tally=run.tally + tally))
 
     def place(self, key: int, place: Place) -> None:
         """Changes the place."""
         self._rows.put_run(replace(self._rows.runs[key], place=place))
+
+    def taken(self, session_key: int, tenant: Tenant) -> RunId | None:
+        """An id that a tenant has."""
+        ids = (self._rows.runs[key].id for key in self._rows.runs_of.get(session_key, []))
+        return next((id_ for id_ in ids if (tenant, id_) in self._rows.run_keys), None)
+
+    def end_by(self, key: int, moment: float) -> None:
+        """Changes when one that has not begun is to be ended."""
+        self._rows.put_run(replace(self._rows.runs[key], ends_by=moment))
 
     def page(self, tenant: Tenant, query: RunQuery, before: Cursor | None, limit: int) -> list[Run]:
         """Newest first."""
@@ -90,16 +107,45 @@ class MemoryRuns:
         run = next(self._waiting(session_key), None)
         return (run.key, run.id) if run else None
 
-    def unassigned(self, limit: int) -> list[tuple[int, Assignment]]:
-        """The oldest that should have a driver."""
-        due = (run for run in self._live() if not run.driver_id and run.place is not Place.WAITING)
-        return [(run.key, _assignment(run)) for run in islice(due, limit)]
+    def load(self, tenant: Tenant) -> Load:
+        """How much there is."""
+        running = [run.tenant for run in self._live() if run.state is RunState.RUNNING]
+        waiting = [run.tenant for run in self._live() if run.state is RunState.QUEUED]
+        due = any(run.place is Place.HOLDING for run in self._undriven())
+        return Load(running.count(tenant), waiting.count(tenant), len(running), due)
 
-    def assign(self, key: int, driver_id: DriverId, now: float) -> None:
+    def is_due(self) -> bool:
+        """Whether any should have a driver."""
+        return any(run.place is not Place.WAITING for run in self._undriven())
+
+    def overdue(self, now: float, limit: int) -> list[tuple[int, Place, Assignment]]:
+        """Those to be ended."""
+        unbegun = (run for run in self._undriven() if run.state is RunState.QUEUED)
+        over = sorted((run.ends_by, run.key) for run in unbegun if run.ends_by is not None and run.ends_by <= now)
+        runs = [self._rows.runs[key] for _, key in over[:limit]]
+        return [(run.key, run.place, _assignment(run)) for run in runs]
+
+    def count_running(self) -> int:
+        """How many run."""
+        return sum(1 for run in self._live() if run.state is RunState.RUNNING)
+
+    def orphans(self, limit: int) -> list[tuple[int, Assignment]]:
+        """The oldest that lost their driver."""
+        orphaned = (run for run in self._undriven() if run.state is RunState.RUNNING)
+        return [(run.key, _assignment(run)) for run in islice(orphaned, limit)]
+
+    def queues(self, after: Tenant, tenants: int, runs: int) -> list[Queue]:
+        """Tenants with runs that wait for a driver."""
+        due = [run for run in self._undriven() if run.state is RunState.QUEUED and run.place is Place.HOLDING]
+        names = sorted({run.tenant for run in due})
+        around = [name for name in names if name > after] + [name for name in names if name <= after]
+        return [self._queue(name, [run for run in due if run.tenant == name], runs) for name in around[:tenants]]
+
+    def assign(self, key: int, driver_id: DriverId, begins_at: float | None) -> None:
         """Hands a run out."""
         run = replace(self._rows.runs[key], driver_id=driver_id)
-        if run.place is Place.HOLDING:
-            run = replace(run, state=RunState.RUNNING, started_at=_either(run.started_at, now))
+        if begins_at is not None:
+            run = replace(run, state=RunState.RUNNING, started_at=_either(run.started_at, begins_at))
         self._rows.put_run(run)
 
     def held_by(self, driver_id: DriverId) -> list[Assignment]:
@@ -115,6 +161,14 @@ class MemoryRuns:
 
     def _live(self) -> Iterator[Run]:
         return (self._rows.runs[key] for key in sorted(self._rows.live))
+
+    def _undriven(self) -> Iterator[Run]:
+        return (run for run in self._live() if not run.driver_id)
+
+    def _queue(self, tenant: Tenant, due: list[Run], limit: int) -> Queue:
+        running = sum(1 for run in self._live() if run.tenant == tenant and run.state is RunState.RUNNING)
+        first = sorted(due, key=lambda run: (run.rank, run.key))[:limit]
+        return Queue(tenant, running, tuple(Candidate(run.key, run.rank, _assignment(run)) for run in first))
 
     def _waiting(self, session_key: int) -> Iterator[Run]:
         return (run for run in self._live() if run.session_key == session_key and run.place is Place.WAITING)
@@ -132,8 +186,10 @@ class MemoryBatches:
         rows.last_number += 1
         run = rows.runs[run_key]
         batch = Batch(rows.last_number, run.id, run.session_id, first, last, data)
-        for kept in (rows.batches_of_run[run_key], rows.batches_of_session[session_key], rows.batches_of_tenant[tenant]):
+        for kept in (rows.batches_of_run[run_key], rows.batches_of_session[session_key]):
             kept.append(batch)
+        if run.place is not Place.IMPORTED:
+            rows.batches_of_tenant[tenant].append(batch)
         return batch.number
 
     def of_run(self, run_key: int, after: int, limit: int, max_bytes: int) -> list[Batch]:

@@ -6,8 +6,10 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 
 from session_store.domain.batch import Batch
-from session_store.domain.run import Run
-from session_store.domain.session import DriverId, Message, Session, StoredMessage
+from session_store.domain.outbox import Shard
+from session_store.domain.run import Run, RunState
+from session_store.domain.session import DriverId, Message, Session, StoredMessage, Tenant
+from session_store.domain.statistics import RunSums
 from session_store.domain.usage import Usage
 from session_store.operations.ports import Lease, Request
 
@@ -44,6 +46,10 @@ class Rows:
     requests: dict[RequestKey, RequestRow] = field(default_factory=dict)
     usage: dict[UsageKey, Usage] = field(default_factory=dict)
     leases: dict[DriverId, Lease] = field(default_factory=dict)
+    shards: dict[int, Shard] = field(default_factory=dict)
+    hidden: dict[int, tuple[Tenant, float]] = field(default_factory=dict)
+    departed: dict[tuple[str, int, RunState], RunSums] = field(default_factory=dict)
+    departed_usage: dict[tuple[str, int, str, str], Usage] = field(default_factory=dict)
 
     def next_key(self) -> int:
         """A key that was never given."""

@@ -12,7 +12,7 @@ _ADD = "INSERT INTO batches VALUES (NULL, ?, ?, ?, ?, ?, ?)"
 _SELECT = "SELECT b.number, runs.id, runs.session_id, b.first, b.last, b.data FROM batches AS b CROSS JOIN runs ON runs.key = b.run WHERE"
 _OF_RUN = f"{_SELECT} b.run = ? AND b.last > ? ORDER BY b.last LIMIT ?"
 _OF_SESSION = f"{_SELECT} b.session = ? AND b.number >= ? ORDER BY b.number LIMIT ?"
-_OF_TENANT = f"{_SELECT} b.tenant = ? AND b.number >= ? ORDER BY b.number LIMIT ?"
+_OF_TENANT = f"{_SELECT} b.tenant = ? AND b.number >= ? AND runs.tenant = b.tenant AND runs.place <> 3 ORDER BY b.number LIMIT ?"
 _LAST = "SELECT seq FROM sqlite_sequence WHERE name = 'batches'"
 
 

@@ -6,28 +6,18 @@ import sqlite3
 from collections.abc import Sequence
 from typing import Any
 
+from session_store.adapters.sqlite.counts import MERGE_USAGE, SUMS_OF_USAGE, SqliteCounts, usage
 from session_store.domain.session import DriverId, Tenant
+from session_store.domain.statistics import Selection, statistics_of
 from session_store.domain.usage import ModelUsage, Usage
 from session_store.operations.ports import Lease, Request
 
 _PURGE = """DELETE FROM requests WHERE (tenant, method, request_id) IN
     (SELECT tenant, method, request_id FROM requests WHERE expires_at <= ? ORDER BY expires_at LIMIT ?)"""
 
-MERGE_USAGE = """ON CONFLICT DO UPDATE SET
-    input_tokens = input_tokens + excluded.input_tokens,
-    output_tokens = output_tokens + excluded.output_tokens,
-    cache_read_tokens = cache_read_tokens + excluded.cache_read_tokens,
-    cache_write_tokens = cache_write_tokens + excluded.cache_write_tokens,
-    reasoning_tokens = reasoning_tokens + excluded.reasoning_tokens,
-    cost_nano_usd = cost_nano_usd + excluded.cost_nano_usd,
-    cost_known = min(cost_known, excluded.cost_known),
-    calls = calls + excluded.calls"""
-SUMS_OF_USAGE = """sum(input_tokens), sum(output_tokens), sum(cache_read_tokens), sum(cache_write_tokens), sum(reasoning_tokens),
-    sum(cost_nano_usd), min(cost_known), sum(calls)"""
 _ADD_USAGE = f"INSERT INTO usage VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) {MERGE_USAGE}"  # noqa: S608 — constants only
 
-_EXPIRED = """SELECT driver FROM leases WHERE expires_at <= ?
-    UNION SELECT DISTINCT driver FROM runs WHERE driver > '' AND state < 3 AND driver NOT IN (SELECT driver FROM leases)"""
+_MISSING = "SELECT DISTINCT driver FROM runs WHERE driver > '' AND state < 3 AND driver NOT IN (SELECT driver FROM leases)"
 
 
 class SqliteRequests:
@@ -58,6 +48,7 @@ class SqliteUsageSums:
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._execute = connection.execute
         self._executemany = connection.executemany
+        self._counts = SqliteCounts(connection)
 
     def add(self, tenant: Tenant, session_key: int, run_key: int, rows: Sequence[ModelUsage]) -> None:
         """Adds to a run's sums."""
@@ -65,6 +56,8 @@ class SqliteUsageSums:
 
     def sums(self, tenant: Tenant, session_key: int | None, run_key: int | None) -> list[ModelUsage]:
         """Sums by model."""
+        if session_key is None and run_key is None:
+            return list(statistics_of((), self._counts.of_usage(Selection(tenant))).usage)
         conditions: list[str] = ["tenant = ?"]
         values: list[Any] = [tenant]
         for column, key in (("session", session_key), ("run", run_key)):
@@ -73,7 +66,7 @@ class SqliteUsageSums:
                 values.append(key)
         select = f"SELECT provider, model, {SUMS_OF_USAGE} FROM usage WHERE {' AND '.join(conditions)}"  # noqa: S608 — constants only
         rows = self._execute(f"{select} GROUP BY provider, model ORDER BY provider, model", values)
-        return [ModelUsage(provider, model, _usage(*sums)) for provider, model, *sums in rows]
+        return [ModelUsage(provider, model, usage(*sums)) for provider, model, *sums in rows]
 
 
 class SqliteLeases:
@@ -95,16 +88,15 @@ class SqliteLeases:
         """Forgets a driver."""
         self._execute("DELETE FROM leases WHERE driver = ?", (driver_id,))
 
-    def expired(self, now: float) -> list[DriverId]:
-        """Drivers without a lease that holds."""
-        return [driver for (driver,) in self._execute(_EXPIRED, (now,))]
+    def all(self) -> list[Lease]:
+        """Every lease."""
+        return [Lease(*row) for row in self._execute("SELECT driver, stream, expires_at FROM leases")]
+
+    def missing(self) -> list[DriverId]:
+        """Drivers of runs without a lease."""
+        return [driver for (driver,) in self._execute(_MISSING)]
 
 
 def _values(usage: Usage) -> tuple[int, ...]:
     tokens = (usage.input_tokens, usage.output_tokens, usage.cache_read_tokens, usage.cache_write_tokens, usage.reasoning_tokens)
     return (*tokens, usage.cost_nano_usd, int(usage.cost_known), usage.calls)
-
-
-def _usage(*sums: int) -> Usage:
-    read, written, cached, cache_writes, reasoning, cost, known, calls = sums
-    return Usage(read, written, cached, cache_writes, reasoning, cost, bool(known), calls)

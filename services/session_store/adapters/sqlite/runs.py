@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Sequence
+from dataclasses import astuple
 from typing import Any
 
 from session_store.adapters.sqlite.sessions import newest_first
 from session_store.domain.page import Cursor
 from session_store.domain.run import FORGIVEN, Assignment, Place, Run, RunPatch, RunQuery, RunState, Standing
+from session_store.domain.schedule import Candidate, Load, Queue
 from session_store.domain.session import DriverId, RunId, Tenant
+from session_store.domain.tally import NOTHING, Tally
 
 _COLUMNS = (
     "tenant, id, session_id, created_at, state, place, sequence, driver, epoch, started_at, ended_at, details, usage, turns, fault,"
-    " output_message_id, input_digest, session, key"
+    " output_message_id, input_digest, session, rank, ends_by, key"
 )
 _STATES = {state.value: state for state in RunState}
 _PLACES = {place.value: place for place in Place}
@@ -22,11 +25,15 @@ _FORGIVEN = ", ".join(str(state.value) for state in FORGIVEN)
 # The conditions of the partial indexes, word for word, so that they are used.
 _WAITS = "place = 0 AND state < 3"
 _UNASSIGNED = "driver = '' AND place > 0 AND state < 3"
+_UNBEGUN = "driver = '' AND state = 1"
+_DUE = "driver = '' AND place = 1 AND state = 1"
+_ORPHANED = "driver = '' AND state = 2"
 _DRIVEN = "driver > '' AND state < 3"
 
 _FIND = f"SELECT {_COLUMNS} FROM runs WHERE tenant = ? AND id = ?"  # noqa: S608 — constants only
 _STANDING = "SELECT key, session, session_id, state, place, sequence, driver, epoch FROM runs WHERE tenant = ? AND id = ?"
-_ADD = f"INSERT INTO runs ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, NULL)"  # noqa: S608 — constants only
+_COUNTERS = "messages, tool_calls, tool_executions, tool_failures, tool_unknown, tool_micros"
+_ADD = f"INSERT INTO runs ({_COLUMNS}, {_COUNTERS}) VALUES ({', '.join('?' * 20)}, NULL, {', '.join('?' * 6)})"  # noqa: S608 — constants only
 _MOVE = "UPDATE runs SET sequence = ? WHERE key = ?"
 _ADVANCE = """UPDATE runs SET sequence = ?, state = coalesce(?, state), usage = coalesce(?, usage), turns = coalesce(?, turns),
     fault = coalesce(?, fault), output_message_id = coalesce(?, output_message_id), ended_at = coalesce(?, ended_at) WHERE key = ?"""
@@ -34,12 +41,26 @@ _WITH_INPUT = f"""SELECT {_COLUMNS} FROM runs WHERE session = ? AND created_at >
     ORDER BY created_at DESC LIMIT 1"""  # noqa: S608 — constants only
 _COUNT_WAITING = f"SELECT count(*) FROM runs WHERE session = ? AND {_WAITS}"  # noqa: S608 — constants only
 _NEXT_WAITING = f"SELECT key, id FROM runs WHERE session = ? AND {_WAITS} ORDER BY key LIMIT 1"  # noqa: S608 — constants only
-_UNASSIGNED_RUNS = f"SELECT key, id, tenant, epoch, sequence FROM runs WHERE {_UNASSIGNED} ORDER BY key LIMIT ?"  # noqa: S608 — constants only
-_ASSIGN = """UPDATE runs SET driver = ?, state = CASE place WHEN 1 THEN 2 ELSE state END,
-    started_at = CASE place WHEN 1 THEN coalesce(started_at, ?) ELSE started_at END WHERE key = ?"""
+_LOAD = f"""SELECT coalesce(own.running, 0), coalesce(own.waiting, 0), total.running,
+    EXISTS (SELECT 1 FROM runs INDEXED BY runs_due WHERE {_DUE}) OR EXISTS (SELECT 1 FROM runs WHERE {_ORPHANED})
+    FROM loads AS total LEFT JOIN loads AS own ON own.tenant = ? WHERE total.tenant = '*'"""  # noqa: S608 — constants only
+_IS_DUE = f"SELECT EXISTS (SELECT 1 FROM runs WHERE {_UNASSIGNED})"  # noqa: S608 — constants only
+_ASSIGNMENT = "id, tenant, epoch, sequence"
+_OVERDUE = f"SELECT key, place, {_ASSIGNMENT} FROM runs WHERE {_UNBEGUN} AND ends_by <= ? ORDER BY ends_by, key LIMIT ?"  # noqa: S608 — constants only
+_ORPHANS = f"SELECT key, {_ASSIGNMENT} FROM runs WHERE {_ORPHANED} ORDER BY key LIMIT ?"  # noqa: S608 — constants only
+_NEXT_TENANT = f"SELECT tenant FROM runs WHERE {_DUE} AND tenant > ? ORDER BY tenant LIMIT 1"  # noqa: S608 — constants only
+_RUNNING = "SELECT running FROM loads WHERE tenant = ?"
+_QUEUE = f"SELECT key, rank, {_ASSIGNMENT} FROM runs WHERE tenant = ? AND {_DUE} ORDER BY rank, key LIMIT ?"  # noqa: S608 — constants only
+_ASSIGN = "UPDATE runs SET driver = ? WHERE key = ?"
+_BEGIN = "UPDATE runs SET driver = ?, state = 2, started_at = coalesce(started_at, ?) WHERE key = ?"
+_TAKEN = """SELECT hidden.id FROM runs AS hidden JOIN runs AS known ON known.tenant = ? AND known.id = hidden.id
+    WHERE hidden.session = ? LIMIT 1"""
 _HELD = f"SELECT id, tenant, epoch, sequence FROM runs WHERE driver = ? AND {_DRIVEN} ORDER BY key"  # noqa: S608 — constants only
 _HELD_IDS = f"SELECT key, id FROM runs WHERE driver = ? AND {_DRIVEN} ORDER BY key"  # noqa: S608 — constants only
 _TAKE = "UPDATE runs SET driver = '', epoch = epoch + 1 WHERE key = ?"
+
+_COUNT = """UPDATE runs SET messages = messages + ?, tool_calls = tool_calls + ?, tool_executions = tool_executions + ?,
+    tool_failures = tool_failures + ?, tool_unknown = tool_unknown + ?, tool_micros = tool_micros + ? WHERE key = ?"""
 
 _NO_PATCH = RunPatch()
 
@@ -69,12 +90,14 @@ class SqliteRuns:
         r = run
         head = (r.tenant, r.id, r.session_id, r.created_at, r.state.value, r.place.value, r.sequence, r.driver_id, r.epoch)
         rest = (r.started_at, r.ended_at, r.details, r.usage, r.turns, r.fault, r.output_message_id, r.input_digest, r.session_key)
-        key = self._execute(_ADD, (*head, *rest)).lastrowid
+        key = self._execute(_ADD, (*head, *rest, r.rank, r.ends_by, *astuple(r.tally))).lastrowid
         assert key is not None
         return key
 
-    def advance(self, key: int, sequence: int, patch: RunPatch, ended_at: float | None) -> None:
+    def advance(self, key: int, sequence: int, patch: RunPatch, ended_at: float | None, tally: Tally = NOTHING) -> None:
         """Moves the log's end, and more if the patch says so."""
+        if tally != NOTHING:
+            self.count(key, tally)
         if patch == _NO_PATCH and ended_at is None:
             self._execute(_MOVE, (sequence, key))
             return
@@ -82,9 +105,22 @@ class SqliteRuns:
         values = (sequence, state, patch.usage, patch.turns, patch.fault, patch.output_message_id, ended_at, key)
         self._execute(_ADVANCE, values)
 
+    def count(self, key: int, tally: Tally) -> None:
+        """Adds to the counts."""
+        self._execute(_COUNT, (*astuple(tally), key))
+
     def place(self, key: int, place: Place) -> None:
         """Changes the place."""
         self._execute("UPDATE runs SET place = ? WHERE key = ?", (place.value, key))
+
+    def taken(self, session_key: int, tenant: Tenant) -> RunId | None:
+        """An id that a tenant has."""
+        row = self._execute(_TAKEN, (tenant, session_key)).fetchone()
+        return row[0] if row else None
+
+    def end_by(self, key: int, moment: float) -> None:
+        """Changes when one that has not begun is to be ended."""
+        self._execute("UPDATE runs SET ends_by = ? WHERE key = ?", (moment, key))
 
     def page(self, tenant: Tenant, query: RunQuery, before: Cursor | None, limit: int) -> list[Run]:
         """Newest first."""
@@ -111,13 +147,39 @@ class SqliteRuns:
         row = self._execute(_NEXT_WAITING, (session_key,)).fetchone()
         return (row[0], row[1]) if row else None
 
-    def unassigned(self, limit: int) -> list[tuple[int, Assignment]]:
-        """The oldest that should have a driver."""
-        return [(key, Assignment(*rest)) for key, *rest in self._execute(_UNASSIGNED_RUNS, (limit,))]
+    def load(self, tenant: Tenant) -> Load:
+        """How much there is."""
+        running, waiting, running_of_all, due = self._execute(_LOAD, (tenant,)).fetchone()
+        return Load(running, waiting, running_of_all, bool(due))
 
-    def assign(self, key: int, driver_id: DriverId, now: float) -> None:
+    def is_due(self) -> bool:
+        """Whether any should have a driver."""
+        return bool(self._execute(_IS_DUE).fetchone()[0])
+
+    def overdue(self, now: float, limit: int) -> list[tuple[int, Place, Assignment]]:
+        """Those to be ended."""
+        return [(key, _PLACES[place], Assignment(*rest)) for key, place, *rest in self._execute(_OVERDUE, (now, limit))]
+
+    def count_running(self) -> int:
+        """How many run."""
+        return int(self._execute(_RUNNING, ("*",)).fetchone()[0])
+
+    def orphans(self, limit: int) -> list[tuple[int, Assignment]]:
+        """The oldest that lost their driver."""
+        return [(key, Assignment(*rest)) for key, *rest in self._execute(_ORPHANS, (limit,))]
+
+    def queues(self, after: Tenant, tenants: int, runs: int) -> list[Queue]:
+        """Tenants with runs that wait for a driver."""
+        names = self._tenants(after, None, tenants)
+        names += self._tenants(Tenant(""), after, tenants - len(names)) if after else []
+        return [self._queue(name, runs) for name in names]
+
+    def assign(self, key: int, driver_id: DriverId, begins_at: float | None) -> None:
         """Hands a run out."""
-        self._execute(_ASSIGN, (driver_id, now, key))
+        if begins_at is None:
+            self._execute(_ASSIGN, (driver_id, key))
+        else:
+            self._execute(_BEGIN, (driver_id, begins_at, key))
 
     def held_by(self, driver_id: DriverId) -> list[Assignment]:
         """A driver's runs."""
@@ -129,6 +191,21 @@ class SqliteRuns:
         taken = [(key, id_) for key, id_ in self._execute(_HELD_IDS, (driver_id,)).fetchall() if wanted is None or id_ in wanted]
         self._executemany(_TAKE, [(key,) for key, _ in taken])
         return [id_ for _, id_ in taken]
+
+    def _tenants(self, after: Tenant, last: Tenant | None, limit: int) -> list[Tenant]:
+        """Names behind one, up to another, a step in the index for each."""
+        names: list[Tenant] = []
+        while len(names) < limit and (row := self._execute(_NEXT_TENANT, (after,)).fetchone()):
+            after = row[0]
+            if last is not None and after > last:
+                break
+            names.append(after)
+        return names
+
+    def _queue(self, tenant: Tenant, limit: int) -> Queue:
+        (running,) = self._execute(_RUNNING, (tenant,)).fetchone()
+        rows = self._execute(_QUEUE, (tenant, limit))
+        return Queue(tenant, running, tuple(Candidate(key, rank, Assignment(*rest)) for key, rank, *rest in rows))
 
 
 def _run(row: tuple[Any, ...]) -> Run:
