@@ -163,7 +163,7 @@ async def test_a_driver_that_comes_back_in_time_keeps_its_runs_and_is_told_of_th
 async def test_a_driver_that_comes_back_too_late_gets_nothing_back(store: Store) -> None:
     async with open_driver(store, "d1"):
         await store.journal.OpenRun(opening("r1", driver_id="d1"))
-        store.clock.advance(3.5)
+        await ticks(store, 14)
         again = Driver(store, "d1")
         again.say(room=0)
         assert not (await again.hear()).assignments
@@ -359,3 +359,22 @@ async def test_many_runs_and_drivers_that_come_and_go_end_every_run_once(store: 
         living.cancel()
     for run in runs:
         assert [each.WhichOneof("kind") for each in await read_log(store, run)] == ["run_created", "run_completed"]
+
+
+@pytest.mark.feature("S6")
+@pytest.mark.feature("R12")
+@pytest.mark.parametrize("jump", [3600.0, -3600.0])
+async def test_a_wall_clock_that_jumps_takes_no_run_from_a_driver_and_leaves_none_with_a_dead_one(store: Store, jump: float) -> None:
+    async with open_driver(store, "lives", room=2) as lives, open_driver(store, "dies") as dies:
+        await store.journal.OpenRun(opening("r1", driver_id="lives"))
+        await store.journal.OpenRun(opening("r2", "t", driver_id="dies"))
+        await store.journal.Append(appending("r1", "lives", 1))
+        store.clock.jump(jump)
+        for _ in range(20):
+            lives.say(room=1)
+            await ticks(store)
+        await store.journal.Append(appending("r1", "lives", 2))
+        assert (await lives.assignment()).run_id == "r2"
+        with pytest.raises(faults.LeaseLost):
+            await store.journal.Append(appending("r2", "dies", 1, session_id="t"))
+        dies.stop_talking()

@@ -11,12 +11,14 @@ from pathlib import Path
 import pytest
 
 from chassis.sqlite import open_sqlite
+from kit.postgres import fresh_database
 from tool_executor.adapters.memory_executions import MemoryExecutions
+from tool_executor.adapters.postgres import open_postgres_storage
 from tool_executor.adapters.sqlite_executions import SqliteExecutions, open_sqlite_executions
 from tool_executor.adapters.sqlite_schema import MIGRATIONS
 from tool_executor.domain.execution import Execution, Result, Status, ToolCall
 from tool_executor.domain.ledger import LEASE_SECONDS, Verdict
-from tool_executor.operations.ports import Executions
+from tool_executor.operations.ports import Deleted, Executions
 
 NOW = 1_000_000.0
 DONE = Result(Status.SUCCEEDED, "done ✓", 8, truncated=True)
@@ -47,12 +49,17 @@ async def two_ledgers(kind: str, folder: Path) -> AsyncIterator[tuple[Executions
         yield shared, shared
         return
     async with AsyncExitStack() as stack:
+        if kind == "postgres":
+            url = await stack.enter_async_context(fresh_database("tool_executor"))
+            ours, theirs = [await stack.enter_async_context(open_postgres_storage(lambda: url)) for _ in range(2)]
+            yield ours.executions, theirs.executions
+            return
         path = str(folder / "ledger.db")
         first, second = [await stack.enter_async_context(open_ledger(path)) for _ in range(2)]
         yield first, second
 
 
-@pytest.fixture(params=["memory", "sqlite"])
+@pytest.fixture(params=["memory", "sqlite", "postgres"])
 async def ledgers(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[tuple[Executions, Executions]]:
     async with two_ledgers(request.param, tmp_path) as both:
         yield both
@@ -196,3 +203,32 @@ async def test_memory_is_bounded() -> None:
         await executions.remember(ended(asked(f"run/{number}")))
     assert await executions.find("tenant", "run/89") is None
     assert await executions.find("tenant", "run/90") is not None
+
+
+@pytest.mark.feature("S7")
+async def test_the_executions_of_a_run_are_forgotten_by_name_save_those_under_way(ledgers: Both) -> None:
+    first, second = ledgers
+    for key in ("run/1", "run/2"):
+        await first.begin(asked(key), claim=True)
+        await first.finish(ended(asked(key)))
+    await first.remember(ended(asked("run/3")))
+    await first.begin(asked("run/4"), claim=True)
+    await first.remember(ended(asked("run2/1", run_id="run2")))
+    await first.remember(ended(asked("run/direct", run_id="")))
+    await first.remember(ended(replace(asked("run/1"), tenant="other")))
+    assert await first.delete("tenant", "run") == Deleted(3, 1)
+    assert await first.delete("tenant", "run") == Deleted(0, 1)
+    assert [await second.find("tenant", f"run/{call}") for call in "123"] == [None] * 3
+    await first.finish(ended(asked("run/4")))
+    assert await second.delete("tenant", "run") == Deleted(1, 0)
+    for tenant, key in (("tenant", "run2/1"), ("tenant", "run/direct"), ("other", "run/1")):
+        assert await first.find(tenant, key) is not None
+
+
+@pytest.mark.feature("S7")
+async def test_an_execution_that_is_still_to_be_published_is_forgotten_only_after_that(tmp_path: Path) -> None:
+    async with open_sqlite(str(tmp_path / "l.db"), MIGRATIONS) as database, open_sqlite_executions(database, publishes=True) as executions:
+        await executions.remember(ended(asked("run/1")))
+        assert await executions.delete("tenant", "run") == Deleted(0, 1)
+        await executions.published(await executions.due(NOW + 10, 9))
+        assert await executions.delete("tenant", "run") == Deleted(1, 0)

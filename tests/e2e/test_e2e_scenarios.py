@@ -58,6 +58,8 @@ async def test_a_users_day(suite: SuiteUnderTest) -> None:
         await _bad_orders_are_refused_with_what_to_do(caller)
         await _a_field_of_the_future_is_refused_and_not_dropped(suite)
         await _a_busy_session_rejects_or_queues(caller)
+        await _a_run_interrupts_the_one_under_way(caller)
+        await _a_run_forks_a_busy_session(caller)
         await _a_request_id_creates_one_run(caller)
         await _steering_is_heard(caller)
         await _a_session_is_followed_over_its_runs(caller)
@@ -193,6 +195,31 @@ async def _a_busy_session_rejects_or_queues(caller: Caller) -> None:
     assert kinds(await caller.watch(second.id))[-1] == "run_completed"
     texts = [text for _, text in await caller.conversation(first.session_id)]
     assert texts == ["take long", "slow ", "hi", "hello there"]
+
+
+async def _a_run_interrupts_the_one_under_way(caller: Caller) -> None:
+    first = await caller.create("take long")
+    await caller.until(first.id, "text_delta")
+    second = await caller.create("hi", session_id=first.session_id, on_busy=run_pb2.BUSY_POLICY_INTERRUPT)
+    assert kinds(await caller.watch(second.id))[-1] == "run_completed"
+    ended = (await caller.watch(first.id))[-1]
+    assert ended.run_cancelled.reason == f"interrupted by run {second.id}"
+    texts = [text for _, text in await caller.conversation(first.session_id)]
+    assert texts == ["take long", "slow ", "hi", "hello there"]
+
+
+async def _a_run_forks_a_busy_session(caller: Caller) -> None:
+    before = await caller.create("hi")
+    await caller.watch(before.id)
+    first = await caller.create("take long", session_id=before.session_id)
+    await caller.until(first.id, "text_delta")
+    forked = await caller.create("hi again", session_id=first.session_id, on_busy=run_pb2.BUSY_POLICY_FORK)
+    events = await caller.watch(forked.id)
+    assert {event.session_id for event in events} == {forked.session_id} != {first.session_id}
+    texts = [text for _, text in await caller.conversation(forked.session_id)]
+    assert texts == ["hi", "hello there", "hi again", "hello there"]
+    await caller.runs.CancelRun(run_pb.CancelRunRequest(run_id=first.id))
+    await caller.watch(first.id)
 
 
 async def _a_request_id_creates_one_run(caller: Caller) -> None:

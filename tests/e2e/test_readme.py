@@ -85,6 +85,14 @@ def test_the_configuration_that_is_shown_is_valid(tmp_path: Path) -> None:
     assert yaml.safe_load(path.read_text())
 
 
+@pytest.mark.feature("E2")
+def test_the_settings_of_kafka_that_are_shown_are_valid(tmp_path: Path) -> None:
+    path = tmp_path / "behest.yaml"
+    path.write_text(next(text for text in re.findall(r"```yaml\n(.*?)```", CONFIGURATION, re.S) if text.startswith("kafka:")))
+    settings = load_suite_settings(path, {})
+    assert (settings.kafka.topics.runs.partitions, settings.kafka.topics.deltas.name) == (24, "behest.deltas")
+
+
 @pytest.mark.feature("T2")
 def test_the_tool_that_is_shown_is_one(tmp_path: Path) -> None:
     path = tmp_path / "orders.py"

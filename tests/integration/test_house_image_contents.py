@@ -19,6 +19,8 @@ import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from kit.postgres import fresh_database
+
 ROOT = Path(__file__).resolve().parents[2]
 UV = Path(sys.executable).parent / "uv"
 SERVICES = ("orchestrator", "provider_gateway", "session_store", "tool_executor")
@@ -33,6 +35,17 @@ def test_an_image_has_what_it_takes_to_run_its_service_alone(service: str, tmp_p
         assert _is_alive(process, address)
         process.send_signal(signal.SIGTERM)
         assert process.wait(timeout=PATIENCE) == 0
+
+
+@pytest.mark.feature("K5")
+@pytest.mark.parametrize("service", ["session_store", "tool_executor"])
+async def test_an_image_of_a_service_with_a_database_has_what_it_takes_to_migrate_it(service: str, tmp_path: Path) -> None:
+    async with fresh_database() as url:
+        app, python, command = _build(service, tmp_path)
+        environment = {f"BEHEST__{service.upper()}__DATABASE": url}
+        for arguments, status in ((["--check"], 1), ([], 0), (["--check"], 0)):
+            ended = subprocess.run([python, "-s", *command, "migrate", *arguments], cwd=app, env=environment, check=False, timeout=PATIENCE)
+            assert ended.returncode == status
 
 
 @contextmanager

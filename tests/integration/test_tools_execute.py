@@ -17,7 +17,7 @@ from behest.tool.v1.tool_service_pb2_grpc import ToolServiceStub
 from chassis.faults import ExecutionKeyReused, ExecutionNotFound, RequestInvalid, ShuttingDown, ToolsExhausted
 from chassis.rpc import open_channel, open_server
 from kit import sample_tools
-from kit.executor import ExecutorClient, batch_request, call, open_executor, tenant, until
+from kit.executor import ExecutorClient, batch_request, call, database_for, open_executor, tenant, until
 
 S = tool_pb2.ExecutionStatus
 
@@ -30,10 +30,12 @@ def clean() -> Any:
         gate.set()
 
 
-@pytest.fixture(params=["memory", "sqlite"])
+@pytest.fixture(params=["memory", "sqlite", "postgres"])
 async def executor(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[ExecutorClient]:
-    database = "memory:" if request.param == "memory" else f"sqlite:{tmp_path / 'ledger.db'}"
-    async with open_executor(database=database, threads=4, drain_ms=0, durability="normal") as client:
+    async with (
+        database_for(request.param, tmp_path) as database,
+        open_executor(database=database, threads=4, drain_ms=0, durability="normal") as client,
+    ):
         yield client
 
 

@@ -17,10 +17,12 @@ from behest.tool.v1 import tool_service_pb2 as pb
 from chassis.faults import PageTokenInvalid, RequestInvalid, ToolInvalid, ToolNotFound, ToolsExhausted
 from chassis.sqlite import open_sqlite
 from chassis.world import SystemClock
-from kit.executor import ExecutorClient, call, open_executor, tenant
+from kit.executor import ExecutorClient, call, database_for, open_executor, tenant
+from kit.postgres import fresh_database
 from tool_executor.adapters.functions.load import Timeouts, load_functions
 from tool_executor.adapters.json_schemas import JsonSchemas
 from tool_executor.adapters.memory_registrations import MemoryRegistrations
+from tool_executor.adapters.postgres import open_postgres_storage
 from tool_executor.adapters.sqlite_registrations import SqliteRegistrations
 from tool_executor.adapters.sqlite_schema import MIGRATIONS
 from tool_executor.domain.tool import Scope
@@ -205,8 +207,13 @@ async def test_a_tenants_tools_are_bounded_and_replacing_needs_no_room() -> None
 
 
 @pytest.mark.feature("T3")
-async def test_registered_tools_outlive_the_process_and_are_shared_with_other_executors(tmp_path: Path) -> None:
-    database = f"sqlite:{tmp_path / 'tools.db'}"
+@pytest.mark.parametrize("kind", ["sqlite", "postgres"])
+async def test_registered_tools_outlive_the_process_and_are_shared_with_other_executors(kind: str, tmp_path: Path) -> None:
+    async with database_for(kind, tmp_path) as database:
+        await register_here_and_there(database)
+
+
+async def register_here_and_there(database: str) -> None:
     added = tool("mine", agent="a", parameters=b'{"type": "object"}', timeout_ms=1234, result_schema=b'{"type": "integer"}')
     async with (
         open_executor(functions=(ECHO, APPEND), database=database) as first,
@@ -236,10 +243,14 @@ class Wound(SystemClock):
         return self.at
 
 
-@pytest.fixture(params=["memory", "sqlite"])
+@pytest.fixture(params=["memory", "sqlite", "postgres"])
 async def registrations(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Registrations]:
     if request.param == "memory":
         yield MemoryRegistrations()
+        return
+    if request.param == "postgres":
+        async with fresh_database("tool_executor") as url, open_postgres_storage(lambda: url) as storage:
+            yield storage.registrations
         return
     async with open_sqlite(str(tmp_path / "tools.db"), MIGRATIONS) as database:
         yield SqliteRegistrations(database)
