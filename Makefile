@@ -3,13 +3,15 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 PYTEST_ARGS ?=
+DURATION ?= 60
+SEED ?= 7
 
 install = @$(PYTHON) make/install.py --venv $(VENV)
 do      = @printf '%-8s' $(1); $(2) && echo ok
 
 .DEFAULT_GOAL := menu
 .PHONY: menu demo up up-processes test test-fast check lint imports protos gen-check docs-check types fmt gen docs lock upgrade \
-	features bench helm-lint wheel clean setup setup-demo
+	features bench chaos helm-lint wheel clean setup setup-demo
 
 menu:
 	@awk 'BEGIN {FS = ":.*## "} /^##@ / {printf "\n%s\n", substr($$0, 5)} /^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -57,6 +59,9 @@ features: setup ## each promised feature with the tests that prove it, and those
 bench: ## what it costs, beside its peers, with the previous numbers
 	@$(PYTHON) make/install.py --venv $(VENV)-bench bench
 	@$(VENV)-bench/bin/python -m tests.bench $(BENCH_ARGS)
+
+chaos: setup ## break everything for DURATION=60 seconds by SEED=7, then check that no promise was broken
+	@$(BIN)/python -m tests.chaos --duration $(DURATION) --seed $(SEED) $(CHAOS_ARGS)
 
 ##@ Keep
 fmt: setup ## format, and mend what can be mended

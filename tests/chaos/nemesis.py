@@ -1,0 +1,103 @@
+"""Does to a cluster what the schedule says, and keeps its services running in spite of it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from random import Random
+
+from chaos.cluster import Cluster
+from chaos.faults import Fault, Targets
+from chaos.processes import Service
+from chaos.proxy import Link
+
+LATE_SECONDS = 0.15
+LOSE_SECONDS = 0.5
+SLOW_BYTES = 4096.0
+
+
+def targets(cluster: Cluster) -> Targets:
+    """What can be hit in this cluster."""
+    return Targets(tuple(cluster.services), tuple(cluster.links), tuple(cluster.servers))
+
+
+class Nemesis:
+    """Carries a schedule out. `keep` must run beside it, and until everything has come to rest."""
+
+    def __init__(self, cluster: Cluster, seed: int, tell: Callable[[str], None]) -> None:
+        self._cluster = cluster
+        self._seed = seed
+        self._tell = tell
+
+    async def keep(self) -> None:
+        """Starts what has died again, for ever."""
+        async with asyncio.TaskGroup() as tasks:
+            for name, service in self._cluster.services.items():
+                rng = Random(f"{self._seed}/restarts/{name}")
+                tasks.create_task(service.keep(lambda rng=rng: rng.random(), lambda rng=rng: 0.2 + rng.random() * 4))
+
+    async def rage(self, schedule: Sequence[Fault]) -> None:
+        """Does everything of the schedule at its time, and takes it back; returns when the last fault is over."""
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        async with asyncio.TaskGroup() as tasks:
+            for fault in schedule:
+                await asyncio.sleep(max(0.0, began + fault.at - loop.time()))
+                self._tell(f"{fault.kind} {fault.target} for {fault.seconds:.1f} s")
+                tasks.create_task(self._commit(fault))
+
+    async def _commit(self, fault: Fault) -> None:
+        if fault.target in self._cluster.services:
+            await _hit(self._cluster.services[fault.target], fault)
+        elif fault.target in self._cluster.servers:
+            await self._cluster.servers[fault.target].suffer(fault)
+        else:
+            await _disturb(self._cluster.links[fault.target], fault)
+
+    def relent(self) -> None:
+        """Heals everything, and arms nothing any more."""
+        for service in self._cluster.services.values():
+            service.next_waypoint = lambda: ""
+            if service.armed:  # it may yet pass its point: a process that is not armed takes its place
+                service.kill()
+        self._cluster.heal()
+
+
+async def _hit(service: Service, fault: Fault) -> None:
+    match fault.kind:
+        case "kill":
+            service.kill()
+        case "terminate":
+            service.terminate()
+        case "freeze":
+            service.freeze()
+            await asyncio.sleep(fault.seconds)
+            service.wake()
+
+
+async def _disturb(link: Link, fault: Fault) -> None:
+    match fault.kind:
+        case "cut":
+            link.cut()
+            return
+        case "lose up" | "lose down":  # the question does not arrive, or the answer does not: was it done?
+            link.hold(up=fault.kind == "lose up", down=fault.kind == "lose down")
+            await asyncio.sleep(min(fault.seconds, LOSE_SECONDS))
+            link.cut()
+            link.heal()
+            return
+        case "hold":
+            link.hold()
+        case "hold up":
+            link.hold(down=False)
+        case "hold down":
+            link.hold(up=False)
+        case "late":
+            link.seconds_late = LATE_SECONDS
+        case "slow":
+            link.bytes_per_second = SLOW_BYTES
+        case "refuse":
+            link.refuses = True
+            link.cut()
+    await asyncio.sleep(fault.seconds)
+    link.heal()
