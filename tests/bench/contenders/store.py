@@ -1,4 +1,4 @@
-"""Ours: the session store in this process, called as the orchestrator calls it. And a bare SQLite commit on the same disk."""
+"""Ours: the session store in this process, called as the orchestrator calls it. And bare commits of the databases it stands on."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ import os
 import sqlite3
 import statistics
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 
+import asyncpg
 from tests.bench.meters import Meter
 from tests.bench.worker import Sample
 
@@ -19,6 +20,7 @@ from behest.event.v1.event_pb2 import Event, RunCreated, TextDelta
 from behest.run.v1.run_pb2 import Run
 from behest.session.v1.journal_service_pb2 import AppendRequest, DriveRequest, OpenRunRequest
 from behest.session.v1.journal_service_pb2_grpc import JournalServiceStub
+from chassis.database import Database
 from chassis.rpc import LocalChannel
 from chassis.world import World
 from session_store.app import open_app
@@ -83,9 +85,9 @@ class StoreContender:
 
 
 @contextlib.asynccontextmanager
-async def open_store(folder: str) -> AsyncIterator[StoreContender]:
-    """The store on a file, as durable as it gets."""
-    settings = SessionStoreSettings(database=f"sqlite:{Path(folder) / 'store.db'}", durability="full")
+async def open_store(folder: str = "", url: str = "") -> AsyncIterator[StoreContender]:
+    """The store on a file or on PostgreSQL, as durable as it gets."""
+    settings = SessionStoreSettings(database=Database(url or f"sqlite:{Path(folder) / 'store.db'}"), durability="full")
     async with open_app(settings, World()) as app, LocalChannel(app.methods) as channel:
         contender = StoreContender(channel)
         driving = await contender.register()
@@ -95,11 +97,14 @@ async def open_store(folder: str) -> AsyncIterator[StoreContender]:
             driving.cancel()
 
 
-class BareCommit:
-    """One row, one commit, in the caller's thread: the least that SQLite can do."""
+Commit = Callable[[bytes], Awaitable[object]]
 
-    def __init__(self, connection: sqlite3.Connection) -> None:
-        self._connection = connection
+
+class BareCommit:
+    """One row, one commit: the least that a database can do."""
+
+    def __init__(self, commit: Commit) -> None:
+        self._commit = commit
 
     async def measure(self, appends: int, **_: int) -> Sample:
         """The median wait for a commit, and commits each second."""
@@ -107,7 +112,7 @@ class BareCommit:
         meter = Meter([os.getpid()])
         for _ in range(appends):
             began = time.perf_counter()
-            self._connection.execute("INSERT INTO rows (data) VALUES (?)", (data,))
+            await self._commit(data)
             waits.append(time.perf_counter() - began)
         spent = meter.spent()
         return {"p50": statistics.median(waits), "rate": appends / spent.wall, "cpu": spent.cpu / appends}
@@ -115,10 +120,24 @@ class BareCommit:
 
 @contextlib.asynccontextmanager
 async def open_bare(folder: str) -> AsyncIterator[BareCommit]:
-    """A SQLite file with the settings of our store."""
+    """A SQLite file with the settings of our store, in the caller's thread."""
     connection = sqlite3.connect(Path(folder) / "bare.db", isolation_level=None)
     connection.execute("PRAGMA journal_mode = WAL")
     connection.execute("PRAGMA synchronous = FULL")
     connection.execute("CREATE TABLE rows (number INTEGER PRIMARY KEY, data BLOB NOT NULL) STRICT")
-    yield BareCommit(connection)
+
+    async def commit(data: bytes) -> None:
+        connection.execute("INSERT INTO rows (data) VALUES (?)", (data,))
+
+    yield BareCommit(commit)
     connection.close()
+
+
+@contextlib.asynccontextmanager
+async def open_bare_postgres(url: str) -> AsyncIterator[BareCommit]:
+    """A prepared insert that commits by itself, on one connection of asyncpg."""
+    connection = await asyncpg.connect(url)
+    await connection.execute("CREATE TABLE rows (number bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, data bytea NOT NULL)")
+    insert = await connection.prepare("INSERT INTO rows (data) VALUES ($1)")
+    yield BareCommit(insert.fetch)
+    await connection.close()

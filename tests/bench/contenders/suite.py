@@ -102,20 +102,23 @@ class SuiteContender:
             assert kinds[-1] == "run_completed", kinds
 
 
-def write_settings(folder: Path, carrier: str, log_level: str) -> Path:
-    """A settings file with the scripted model, two agents, and that carrier between the services."""
+def write_settings(folder: Path, carrier: str, log_level: str, database: str = "") -> Path:
+    """A settings file with the scripted model, two agents, that carrier between the services, and a database of theirs if one is named."""
     neighbours = {name: {"carrier": carrier} for name in ("session_store", "provider_gateway", "tool_executor")}
     agents = {
         name: {"instructions": INSTRUCTIONS, "model": MODEL, "tools": [tool], "limits": {"max_iterations": TURNS}}
         for name, tool in AGENTS.items()
     }
     agents["talker"] = {"model": MODEL}
-    settings = {
+    settings: dict[str, Any] = {
         "orchestrator": {"agents": agents, "neighbours": neighbours},
         "provider_gateway": {"providers": {"scripted": {"adapter": "scripted", "script": _script()}}, "default_model": MODEL},
         "tool_executor": {"functions": ["tests.bench.tools:add", "tests.bench.tools:book"]},
         "log": {"level": log_level},
     }
+    if database:
+        settings["session_store"] = {"database": database}
+        settings["tool_executor"]["database"] = database
     path = folder / f"behest-{carrier}.yaml"
     path.write_text(yaml.safe_dump(settings))
     return path
@@ -146,22 +149,26 @@ def free_port_base() -> int:
 
 
 @contextlib.asynccontextmanager
-async def open_embedded(folder: str, name: str = "embedded", log_level: str = "warning") -> AsyncIterator[SuiteContender]:
+async def open_embedded(
+    folder: str, name: str = "embedded", log_level: str = "warning", database: str = ""
+) -> AsyncIterator[SuiteContender]:
     """The four services in this process; the client calls without a network."""
     data = Path(folder) / name
     data.mkdir()
-    options = SuiteOptions(data, write_settings(data, "mux", log_level), local_model=False)
+    options = SuiteOptions(data, write_settings(data, "mux", log_level, database), local_model=False)
     async with open_suite(options) as suite, suite.client() as client:
         yield SuiteContender(client, suite.channels[Service.PROVIDER_GATEWAY], (os.getpid(),), data)
 
 
 @contextlib.asynccontextmanager
-async def open_four(folder: str, carrier: str, name: str = "", log_level: str = "warning") -> AsyncIterator[SuiteContender]:
+async def open_four(
+    folder: str, carrier: str, name: str = "", log_level: str = "warning", database: str = ""
+) -> AsyncIterator[SuiteContender]:
     """The four services as four processes, joined by that carrier; the client calls by plain gRPC and is not counted."""
     data = Path(folder) / (name or f"four-{carrier}")
     data.mkdir()
     base = free_port_base()
-    options = SuiteOptions(data, write_settings(data, carrier, log_level), port_base=base, local_model=False)
+    options = SuiteOptions(data, write_settings(data, carrier, log_level, database), port_base=base, local_model=False)
     async with open_processes(options, lambda line: print(line, file=sys.stderr)) as suite:
         pids = tuple(child.pid for child in suite.children)
         dial = dial_beside(f"{HOST}:{base}")

@@ -1,4 +1,4 @@
-"""LangGraph: the documented tool loop (a StateGraph with a ToolNode) on an instant model, with its SQLite checkpointer."""
+"""LangGraph: the documented tool loop (a StateGraph with a ToolNode) on an instant model, with its SQLite or PostgreSQL checkpointer."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage
 from langchain_core.outputs import ChatGeneration, ChatResult
 from langchain_core.tools import tool
+from langgraph.checkpoint.base import BaseCheckpointSaver
 from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
 from langgraph.graph import START, MessagesState, StateGraph
 from langgraph.prebuilt import ToolNode, tools_condition
@@ -49,7 +50,7 @@ class InstantModel(BaseChatModel):
         return self._generate(messages)
 
 
-def build(checkpointer: AsyncSqliteSaver) -> Any:
+def build(checkpointer: BaseCheckpointSaver[Any]) -> Any:
     """The compiled graph: model, tools, and back, until the model calls none."""
     model, system = InstantModel(), ("system", INSTRUCTIONS)
 
@@ -68,7 +69,7 @@ def build(checkpointer: AsyncSqliteSaver) -> Any:
 class LangGraph:
     """Runs of the loop. `durability` is LangGraph's: sync waits for each checkpoint, async (its default) writes beside the next step."""
 
-    def __init__(self, graph: Any, database: Path, durability: str) -> None:
+    def __init__(self, graph: Any, database: Path | None, durability: str) -> None:
         self._graph = graph
         self._database = database
         self._durability = durability
@@ -76,12 +77,13 @@ class LangGraph:
 
     async def measure(self, concurrency: int, runs: int, size: bool = False) -> Sample:
         """CPU, wall and bytes of so many runs, so many at a time."""
-        before = stored_bytes([self._database]) if size else 0
+        files = [self._database] if self._database and size else []
+        before = stored_bytes(files)
         meter = Meter([os.getpid()])
         left = iter(range(runs))
         await asyncio.gather(*(self._each(left) for _ in range(concurrency)))
         spent = meter.spent()
-        stored = stored_bytes([self._database]) - before if size else 0
+        stored = stored_bytes(files) - before
         turns = runs * TURNS
         return {"cpu": spent.cpu / turns, "wall": spent.wall / turns, "disk": spent.disk / runs, "stored": stored / runs}
 
@@ -100,3 +102,17 @@ async def open_langgraph(folder: str, durability: str) -> AsyncIterator[LangGrap
     async with AsyncSqliteSaver.from_conn_string(str(database)) as saver:
         await saver.setup()
         yield LangGraph(build(saver), database, durability)
+
+
+@contextlib.asynccontextmanager
+async def open_langgraph_postgres(url: str, durability: str) -> AsyncIterator[LangGraph]:
+    """LangGraph on a PostgreSQL database, with a pool of connections as its documentation shows."""
+    from langgraph.checkpoint.postgres.aio import AsyncPostgresSaver
+    from psycopg.rows import dict_row
+    from psycopg_pool import AsyncConnectionPool
+
+    connection = {"autocommit": True, "prepare_threshold": 0, "row_factory": dict_row}
+    async with AsyncConnectionPool(url, min_size=4, max_size=16, kwargs=connection, open=False) as pool:
+        saver = AsyncPostgresSaver(pool)  # type: ignore[arg-type] # rows are dictionaries, as it wants
+        await saver.setup()
+        yield LangGraph(build(saver), None, durability)
