@@ -17,6 +17,7 @@ import kubernetes_validate
 import pytest
 import yaml
 
+from chassis.kafka.settings import KafkaSettings
 from chassis.settings import load
 
 HERE = Path(__file__).parent
@@ -97,6 +98,9 @@ def test_each_service_has_its_own_version() -> None:
         ("config.loging.level=info", "'loging' not allowed"),
         ("services.orchestrator.replicas=many", "got string, want integer"),
         ("image.pullPolicy=Sometimes", "must be one of"),
+        ("postgres.existingSecrets=x", "'existingSecrets' not allowed"),
+        ("postgres.migration.enable=true", "'enable' not allowed"),
+        ("kafka.bootstrap_servers=x", "'bootstrap_servers' not allowed"),
     ],
 )
 def test_a_typo_in_the_values_is_refused_by_name(setting: str, complaint: str) -> None:
@@ -121,6 +125,59 @@ def test_a_service_on_a_volume_is_stopped_before_it_is_replaced() -> None:
     }
     assert strategies["behest-session-store"] == "Recreate"
     assert strategies["behest-orchestrator"] == "RollingUpdate"
+
+
+def _jobs(values: Path) -> dict[str, dict[str, Any]]:
+    return {each["metadata"]["name"]: each for each in _objects(values) if each["kind"] == "Job"}
+
+
+@pytest.mark.feature("K5")
+def test_schemas_in_postgresql_are_migrated_before_anything_is_installed_or_upgraded() -> None:
+    jobs = _jobs(HERE / "values" / "postgres-and-kafka.yaml")
+    assert sorted(jobs) == ["behest-session-store-migrate", "behest-tool-executor-migrate"]
+    pods = _pods(HERE / "values" / "postgres-and-kafka.yaml")
+    for name, job in jobs.items():
+        assert job["metadata"]["annotations"]["helm.sh/hook"] == "pre-install,pre-upgrade"
+        pod, service = job["spec"]["template"]["spec"], name.removeprefix("behest-").removesuffix("-migrate")
+        container = pod["containers"][0]
+        assert (container["args"], container["image"]) == (["migrate"], pods[service]["containers"][0]["image"])
+        assert "serviceAccountName" not in pod and "configMap" not in str(pod), "the release's own objects are not there yet"
+        assert pod["securityContext"]["runAsNonRoot"] and container["securityContext"]["readOnlyRootFilesystem"]
+        assert job["spec"]["template"]["metadata"]["labels"]["app.kubernetes.io/component"] not in pods, "no service leads to it"
+
+
+@pytest.mark.feature("K5")
+@pytest.mark.parametrize("values", [path for path in VALUES if path.stem != "postgres-and-kafka"], ids=lambda path: path.stem)
+def test_without_postgresql_there_is_nothing_to_migrate(values: Path) -> None:
+    assert _jobs(values) == {}
+
+
+@pytest.mark.feature("K5")
+def test_an_operator_may_migrate_by_hand() -> None:
+    assert "kind: Job" not in _render("--set=postgres.existingSecret=x", "--set=postgres.migration.enabled=false")
+
+
+@pytest.mark.feature("K1")
+def test_services_on_postgresql_have_replicas_and_rolling_upgrades_instead_of_volumes() -> None:
+    rendered = list(_objects(HERE / "values" / "postgres-and-kafka.yaml"))
+    assert not [each for each in rendered if each["kind"] == "PersistentVolumeClaim"]
+    deployments = {each["metadata"]["name"]: each["spec"] for each in rendered if each["kind"] == "Deployment"}
+    assert {spec["strategy"]["type"] for spec in deployments.values()} == {"RollingUpdate"}
+    assert (deployments["behest-session-store"]["replicas"], deployments["behest-tool-executor"]["replicas"]) == (3, 2)
+
+
+@pytest.mark.feature("O1")
+def test_secrets_reach_services_as_files_and_no_password_stands_in_a_configuration() -> None:
+    values = HERE / "values" / "postgres-and-kafka.yaml"
+    for name, pod in _pods(values).items():
+        mounts = {mount["mountPath"] for mount in pod["containers"][0]["volumeMounts"]}
+        assert "/run/secrets/kafka" in mounts
+        assert ("/run/secrets/postgres" in mounts) is (name == "session-store")
+    configured = {each["metadata"]["name"]: each["data"]["behest.yaml"] for each in _objects(values) if each["kind"] == "ConfigMap"}
+    assert "database: file:/run/secrets/postgres/url" in configured["behest-session-store"]
+    assert "database: env:TOOLS_DATABASE" in configured["behest-tool-executor"]
+    for text in configured.values():
+        assert KafkaSettings.model_validate(yaml.safe_load(text)["kafka"]).security.password is not None
 
 
 @pytest.mark.feature("O1")
@@ -153,6 +210,20 @@ def test_every_pod_is_hardened_and_probed_over_grpc(values: Path) -> None:
         assert container["securityContext"]["capabilities"] == {"drop": ["ALL"]}
         assert all("grpc" in container[probe] for probe in ("startupProbe", "livenessProbe", "readinessProbe"))
         assert container["resources"]["requests"]
+
+
+@pytest.mark.feature("K3")
+def test_behind_an_address_that_balances_orchestrators_keep_more_streams_than_there_are_replicas() -> None:
+    rendered = _render("--set", "services.provider-gateway.service.headless=false", "--set", "services.provider-gateway.replicas=3")
+    (config,) = (
+        yaml.safe_load(text)
+        for made in yaml.safe_load_all(rendered)
+        if made and made["kind"] == "ConfigMap"
+        for text in made["data"].values()
+        if "neighbours" in text
+    )
+    neighbours = config["orchestrator"]["neighbours"]
+    assert neighbours["provider_gateway"]["streams"] == 6 and "streams" not in neighbours["session_store"]
 
 
 @pytest.mark.feature("K3")

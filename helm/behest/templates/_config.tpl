@@ -17,7 +17,7 @@
 {{- toYaml $file -}}
 {{- end -}}
 
-{{/* Where the orchestrator finds its neighbours: every replica of each, by DNS. Takes root. */}}
+{{/* Where the orchestrator finds its neighbours: every replica of each, by DNS, or by streams enough to one address. Takes root. */}}
 {{- define "behest.neighbours" -}}
 {{- $root := .root -}}
 {{- $neighbours := dict -}}
@@ -25,7 +25,12 @@
 {{- if ne $name "orchestrator" -}}
 {{- $host := printf "%s-%s.%s.svc" (include "behest.fullname" $root) $name $root.Release.Namespace -}}
 {{- $target := printf "dns:///%s:%d" $host (int $service.port) -}}
-{{- $_ := set $neighbours (replace "-" "_" $name) (dict "target" $target "carrier" "mux") -}}
+{{- $neighbour := dict "target" $target "carrier" "mux" -}}
+{{- if not $service.service.headless -}}
+{{- $most := ternary $service.autoscaling.maxReplicas $service.replicas $service.autoscaling.enabled -}}
+{{- $_ := set $neighbour "streams" (min 64 (mul 2 $most)) -}}
+{{- end -}}
+{{- $_ := set $neighbours (replace "-" "_" $name) $neighbour -}}
 {{- end -}}
 {{- end -}}
 {{- $neighbours | toJson -}}

@@ -18,7 +18,10 @@
 {{- range $name, $own := .Values.services -}}
 {{- $service := mergeOverwrite (deepCopy $.Values.defaults) (deepCopy $own) -}}
 {{- if $service.enabled -}}
-{{- include "behest.check" (dict "name" $name "service" $service) -}}
+{{- if include "behest.shares" (dict "root" $ "name" $name "service" $service) -}}
+{{- $_ := set $service.persistence "enabled" false -}}
+{{- end -}}
+{{- include "behest.check" (dict "root" $ "name" $name "service" $service) -}}
 {{- $_ := set $services $name $service -}}
 {{- end -}}
 {{- end -}}
@@ -38,11 +41,36 @@
 {{- end -}}
 {{- end -}}
 
-{{/* The database of a service: the configured one, else one on its volume, else one in memory; empty when it has none. */}}
+{{/* The database of a service: the configured one, else PostgreSQL's, else one on its volume, else one in memory; empty when it has none.
+     Takes root, name and service. */}}
 {{- define "behest.database" -}}
 {{- if has .name (list "session-store" "tool-executor") -}}
-{{- .service.config.database | default (.service.persistence.enabled | ternary (printf "sqlite:/var/lib/behest/%s.db" .name) "memory:") -}}
+{{- $own := .service.persistence.enabled | ternary (printf "sqlite:/var/lib/behest/%s.db" .name) "memory:" -}}
+{{- if .root.Values.postgres.existingSecret -}}
+{{- $own = printf "file:/run/secrets/postgres/%s" .root.Values.postgres.key -}}
 {{- end -}}
+{{- .service.config.database | default $own -}}
+{{- end -}}
+{{- end -}}
+
+{{/* Not empty when a service's database is one that replicas share. Takes root, name and service. */}}
+{{- define "behest.shares" -}}
+{{- $database := include "behest.database" . -}}
+{{- if not (or (eq $database "") (hasPrefix "sqlite:" $database) (hasPrefix "memory:" $database)) -}}
+yes
+{{- end -}}
+{{- end -}}
+
+{{/* The secrets that a service is given as files in /run/secrets, as JSON: what for, and the secret's name. Takes root, name and service. */}}
+{{- define "behest.secrets" -}}
+{{- $secrets := dict -}}
+{{- if hasPrefix "file:/run/secrets/postgres/" (include "behest.database" .) -}}
+{{- $_ := set $secrets "postgres" .root.Values.postgres.existingSecret -}}
+{{- end -}}
+{{- with .root.Values.kafka.existingSecret -}}
+{{- $_ := set $secrets "kafka" . -}}
+{{- end -}}
+{{- $secrets | toJson -}}
 {{- end -}}
 
 {{/* Labels that select a service's pods; they never change. Takes root and name. */}}
