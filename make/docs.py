@@ -11,9 +11,10 @@ ROOT = Path(__file__).resolve().parent.parent
 REFERENCE = ROOT / "docs" / "reference"
 sys.path[:0] = [str(ROOT / folder) for folder in ("make", "services", "gen")]
 
-from reference import commands, events, faults, methods, settings  # noqa: E402 — found by the path above
+from reference import asyncapi, commands, events, faults, methods, settings  # noqa: E402 — found by the path above
 
 PAGES: Mapping[str, Callable[[], Iterator[str]]] = {
+    "asyncapi.yaml": asyncapi.lines,
     "commands.md": commands.lines,
     "events.md": events.lines,
     "faults.md": faults.lines,

@@ -21,8 +21,11 @@ def main() -> int:
     parser.add_argument("--check", action="store_true", help="fail when gen/ is stale")
     if parser.parse_args().check:
         return check()
-    shutil.rmtree(GEN, ignore_errors=True)
-    generate(GEN)
+    with tempfile.TemporaryDirectory() as folder:  # a mistake in proto/ leaves gen/ as it is
+        fresh = Path(folder) / "gen"
+        generate(fresh)
+        shutil.rmtree(GEN, ignore_errors=True)
+        shutil.copytree(fresh, GEN)
     return 0
 
 

@@ -12,6 +12,7 @@ SECTIONS = {
     "provider_gateway": "provider_gateway.settings.ProviderGatewaySettings",
     "tool_executor": "tool_executor.settings.ToolExecutorSettings",
     "session_store": "session_store.settings.SessionStoreSettings",
+    "kafka": "chassis.kafka.settings.KafkaSettings",
     "log": "chassis.telemetry.LogSettings",
     "telemetry": "chassis.telemetry.TelemetrySettings",
 }
@@ -21,7 +22,7 @@ def lines() -> Iterator[str]:
     """The page, line by line."""
     yield "# Settings"
     yield ""
-    yield "One YAML file serves all: each service reads its own section, and `log` and `telemetry`."
+    yield "One YAML file serves all: each service reads its own section, and `kafka`, `log` and `telemetry`."
     yield "The environment wins over the file: `BEHEST__SESSION_STORE__LISTEN` sets `session_store.listen`."
     yield "A key that is not here is refused, with the nearest one that is."
     for section, place in SECTIONS.items():
