@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import random
-import socket
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +18,7 @@ from chaos.faults import waypoints_for
 from chaos.processes import ROOT, Service
 from chaos.proxy import HOST, Link
 from chaos.servers import Kafka, Server, open_kafka_behind, open_postgres, postgres_url
+from kit.ports import free_ports
 from kit.postgres import PostgresServer
 
 NEIGHBOURS = ("session_store", "provider_gateway", "tool_executor")
@@ -89,7 +88,8 @@ async def open_cluster(folder: Path, shape: Shape, seed: int, tell: Callable[[st
     """The suite, not started yet; whatever lives at the end is killed."""
     cluster = Cluster(folder, shape)
     async with contextlib.AsyncExitStack() as stack:
-        ports = {f"{section}-{number}": free_port() for section in SECTIONS for number in range(shape.replicas)}
+        names = [f"{section}-{number}" for section in SECTIONS for number in range(shape.replicas)]
+        ports = dict(zip(names, free_ports(len(names)), strict=True))
         for caller, callee in _ways(list(ports)):
             link = await stack.enter_async_context(Link(f"{caller}>{callee}", ports[callee]).opened())
             cluster.links[link.name] = link
@@ -181,12 +181,3 @@ _SETTINGS: Mapping[str, Callable[[Cluster, str, int, Mapping[str, Any]], dict[st
     "provider_gateway": _gateway,
     "orchestrator": _orchestrator,
 }
-
-
-def free_port() -> int:
-    """A port that nobody uses, below those that the system gives to outgoing connections."""
-    while True:
-        port = random.randrange(15_000, 32_000)  # not from the seed: two harnesses may run at once
-        with contextlib.suppress(OSError), socket.socket() as held:
-            held.bind((HOST, port))
-            return port

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import socket
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -17,18 +16,13 @@ from behest.session.v1.journal_service_pb2 import DriveRequest, FollowRequest, F
 from chassis.faults import CallCancelled, DeadlineExceeded, Fault, Kind, MessageTooLarge, ServiceUnavailable
 from chassis.rpc import open_channel, open_server
 from chassis.rpc.serve import ServerOptions
+from kit.ports import free_address
 from kit.rpc import COLLECT, GET_RUN, QUICK_END, Probe, ProbeStub, open_probe, probe_app
 
 
 @pytest.fixture(params=["grpc", "mux"])
 def carrier(request: pytest.FixtureRequest) -> str:
     return request.param
-
-
-def free_address() -> str:
-    with contextlib.closing(socket.socket()) as found:
-        found.bind(("127.0.0.1", 0))
-        return f"127.0.0.1:{found.getsockname()[1]}"
 
 
 async def echo_id(request: GetRunRequest) -> GetRunResponse:

@@ -23,6 +23,7 @@ from behest.session.v1.journal_service_pb2 import GetRunRequest, GetRunResponse
 from chassis.faults import ServiceUnavailable, SettingsInvalid
 from chassis.rpc import Call, call_scope, current_call, open_channel, open_server, serve
 from chassis.rpc.trace import trace_id
+from kit.ports import free_address
 from kit.rpc import CARRIERS, QUICK_END, Probe, ProbeStub, open_probe, probe_app
 
 TESTS = Path(__file__).parents[1]
@@ -32,12 +33,6 @@ JOURNAL = "behest.session.v1.JournalService"
 
 async def get_run(request: GetRunRequest) -> GetRunResponse:
     return GetRunResponse()
-
-
-def free_address() -> str:
-    with contextlib.closing(socket.socket()) as found:
-        found.bind(("127.0.0.1", 0))
-        return f"127.0.0.1:{found.getsockname()[1]}"
 
 
 @pytest.mark.feature("G3")

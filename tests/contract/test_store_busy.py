@@ -39,18 +39,6 @@ from kit.store import (
 
 
 @pytest.fixture(params=sorted(BACKENDS))
-async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Store]:
-    async with open_store(request.param, tmp_path) as opened:
-        yield opened
-
-
-@pytest.fixture
-async def driver(store: Store) -> AsyncIterator[Driver]:
-    async with open_driver(store) as opened:
-        yield opened
-
-
-@pytest.fixture(params=sorted(BACKENDS))
 async def replicas(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[tuple[Store, Store]]:
     """Two stores on one storage; where it can be opened twice, as two processes do it."""
     clock = ManualClock()

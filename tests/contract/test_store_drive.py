@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -13,7 +12,6 @@ from behest.run.v1 import run_pb2
 from behest.session.v1 import journal_service_pb2 as pb
 from chassis import faults
 from kit.store import (
-    BACKENDS,
     CountingIds,
     Driver,
     ManualClock,
@@ -31,12 +29,6 @@ from kit.store import (
     settle,
     ticks,
 )
-
-
-@pytest.fixture(params=sorted(BACKENDS))
-async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Store]:
-    async with open_store(request.param, tmp_path) as opened:
-        yield opened
 
 
 async def state(store: Store, run_id: str) -> int:

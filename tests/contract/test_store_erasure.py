@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -47,12 +46,6 @@ HANG_ON_NONE = {
     "departed_usage": "sums of a tenant's day",
 }
 OF_OTHERS = ("schema_versions", "sqlite_sequence", "session_store_migrations")
-
-
-@pytest.fixture(params=sorted(BACKENDS))
-async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Store]:
-    async with open_store(request.param, tmp_path) as opened:
-        yield opened
 
 
 async def tables_of(store: Store) -> dict[str, list[Row]]:

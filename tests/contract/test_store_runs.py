@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -17,7 +16,6 @@ from behest.session.v1 import journal_service_pb2 as pb
 from behest.session.v1 import session_service_pb2 as session_pb
 from chassis import faults
 from kit.store import (
-    BACKENDS,
     Driver,
     Store,
     appending,
@@ -36,18 +34,6 @@ from kit.store import (
     stored,
     user,
 )
-
-
-@pytest.fixture(params=sorted(BACKENDS))
-async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Store]:
-    async with open_store(request.param, tmp_path) as opened:
-        yield opened
-
-
-@pytest.fixture
-async def driver(store: Store) -> AsyncIterator[Driver]:
-    async with open_driver(store) as opened:
-        yield opened
 
 
 async def get(store: Store, run_id: str) -> run_pb2.Run:

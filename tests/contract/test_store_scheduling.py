@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
@@ -36,12 +36,6 @@ from session_store.domain.schedule import RunLimits, TenantLimits
 from session_store.domain.session import Tenant
 
 Opens = Callable[[RunLimits], AbstractAsyncContextManager[Store]]
-
-
-@pytest.fixture(params=sorted(BACKENDS))
-async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Store]:
-    async with open_store(request.param, tmp_path) as opened:
-        yield opened
 
 
 @pytest.fixture(params=sorted(BACKENDS))

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
-from pathlib import Path
 
 import pytest
 from google.protobuf.field_mask_pb2 import FieldMask
@@ -15,13 +13,7 @@ from behest.chat.v1 import chat_pb2
 from behest.session.v1 import session_pb2
 from behest.session.v1 import session_service_pb2 as pb
 from chassis import faults
-from kit.store import BACKENDS, Store, appending, as_tenant, assistant, ending, open_driver, open_store, opening, read_messages, ticks, user
-
-
-@pytest.fixture(params=sorted(BACKENDS))
-async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Store]:
-    async with open_store(request.param, tmp_path) as opened:
-        yield opened
+from kit.store import Store, appending, as_tenant, assistant, ending, open_driver, opening, read_messages, ticks, user
 
 
 async def create(store: Store, **values: object) -> session_pb2.Session:

@@ -42,12 +42,6 @@ from session_store.operations.importing import Importing
 PAIRS = list(itertools.product(sorted(BACKENDS), repeat=2))
 
 
-@pytest.fixture(params=sorted(BACKENDS))
-async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Store]:
-    async with open_store(request.param, tmp_path) as opened:
-        yield opened
-
-
 async def fill(store: Store, session_id: str = "s") -> None:
     """Runs that ended in every way, turns with tools, messages of runs and of nobody, labels, a title."""
     labels = {"b": "2", "a": "1", "ä": "ö"}

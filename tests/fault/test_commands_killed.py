@@ -18,7 +18,7 @@ from behest.run.v1 import run_service_pb2 as pb
 from chassis.waypoints import ARGUMENT, PERMIT
 from kit.commands import command_topics, headers, start
 from kit.kafka import KafkaCluster
-from kit.kafka_broker import free_ports
+from kit.ports import free_port
 from kit.suites import ROOT, Caller, SuiteUnderTest, call, open_suite_under_test
 from suite.processes import serves
 
@@ -103,7 +103,7 @@ async def test_commands_that_come_while_the_session_store_is_dead_are_carried_ou
 @asynccontextmanager
 async def second_orchestrator(suite: SuiteUnderTest) -> AsyncIterator[None]:
     """One more orchestrator process with the suite's settings."""
-    listen = f"127.0.0.1:{free_ports(1)[0]}"
+    listen = f"127.0.0.1:{free_port()}"
     paths = os.pathsep.join(str(ROOT / name) for name in ("services", "gen", "tests"))
     env = os.environ | {"PYTHONPATH": paths, "BEHEST__ORCHESTRATOR__LISTEN": listen}
     with (suite.folder / "second.log").open("wb") as log:

@@ -21,8 +21,8 @@ from chassis.rpc import open_channel
 from chassis.waypoints import PERMIT
 from kit.kafka import KafkaCluster
 from kit.outbox import Outbox
+from kit.ports import free_port
 from kit.publishing import by_run, first_ids
-from kit.replica import free_ports
 from kit.store import ManualClock, open_driver
 from suite.processes import serves
 
@@ -32,7 +32,7 @@ ROOT = Path(__file__).parent.parent.parent
 @contextlib.asynccontextmanager
 async def running_store(folder: Path, settings: dict[str, Any], *options: str) -> AsyncIterator[tuple[asyncio.subprocess.Process, str]]:
     """A session store as a process, and its address; it is killed at the end."""
-    address = f"127.0.0.1:{free_ports(1)[0]}"
+    address = f"127.0.0.1:{free_port()}"
     own = {"listen": address, "database": f"sqlite:{folder / 'store.db'}", "durability": "normal", "lease_ms": 1000}
     (folder / "behest.yaml").write_text(yaml.safe_dump({"session_store": own, **settings}))
     path = os.pathsep.join(str(ROOT / name) for name in ("services", "gen"))

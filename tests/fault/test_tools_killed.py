@@ -6,7 +6,6 @@ import asyncio
 import json
 import os
 import signal
-import socket
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -20,6 +19,7 @@ from behest.tool.v1.tool_service_pb2_grpc import ToolServiceStub
 from chassis.faults import Fault
 from chassis.rpc import open_channel
 from kit.executor import SAMPLES, ExecutorClient, batch_request, call, database_for, until
+from kit.ports import free_port
 
 S = tool_pb2.ExecutionStatus
 ROOT = Path(__file__).parents[2]
@@ -41,13 +41,6 @@ class Killable:
 
     def proceed(self) -> None:
         self._process.send_signal(signal.SIGCONT)
-
-
-def free_port() -> int:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        port: int = taken.getsockname()[1]
-        return port
 
 
 @pytest.fixture(params=["sqlite", "postgres"])

@@ -7,7 +7,6 @@ import os
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -19,6 +18,7 @@ import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from kit.ports import free_port
 from kit.postgres import fresh_database
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -51,7 +51,7 @@ async def test_an_image_of_a_service_with_a_database_has_what_it_takes_to_migrat
 @contextmanager
 def _running(service: str, scratch: Path) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
     app, python, command = _build(service, scratch)
-    address = f"127.0.0.1:{_free_port()}"
+    address = f"127.0.0.1:{free_port()}"
     database = {f"BEHEST__{service.upper()}__DATABASE": "memory:"} if service in ("session_store", "tool_executor") else {}
     environment = {f"BEHEST__{service.upper()}__LISTEN": address, **database}
     process = subprocess.Popen([python, "-s", *command], cwd=app, env=environment)
@@ -76,12 +76,6 @@ def _build(service: str, scratch: Path) -> tuple[Path, Path, list[str]]:
     entry = json.loads(re.findall(r"^ENTRYPOINT (.+)$", text, re.MULTILINE)[0])
     assert entry[0] == "python"
     return app, environment / "bin" / "python", entry[1:]
-
-
-def _free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
 
 
 def _is_alive(process: subprocess.Popen[bytes], address: str) -> bool:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import socket
 import sys
 import time
 from collections.abc import AsyncIterator
@@ -22,6 +21,7 @@ from chassis.rpc import open_channel, open_server
 from chassis.rpc.serve import ServerOptions
 from chassis.settings import load
 from chassis.world import World
+from kit.ports import free_port
 from kit.store import (
     ManualClock,
     Store,
@@ -121,12 +121,6 @@ async def test_a_thousand_followers_of_one_run_see_it_whole_and_leave_nothing(tm
         assert len(whole) == 42 and all(each == whole for each in seen)
         await asyncio.gather(*leaving, return_exceptions=True)
         assert broadcasters[0].scopes == 0
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @pytest.mark.feature("O1")

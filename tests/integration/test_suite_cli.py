@@ -7,7 +7,6 @@ import os
 import pty
 import select
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -16,6 +15,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+
+from kit.ports import neighbouring_ports
 
 ROOT = Path(__file__).parents[2]
 SLOW = "Take your time."
@@ -56,35 +57,6 @@ def objects(ended: subprocess.CompletedProcess[str]) -> list[dict]:
     return [json.loads(line) for line in ended.stdout.splitlines()]
 
 
-def free_port_base() -> int:
-    for base in range(40050 + os.getpid() % 200 * 40, 60000, 4):
-        with HeldPorts(base) as free:
-            if free:
-                return base
-    raise AssertionError("no free ports")
-
-
-class HeldPorts:
-    """Whether four ports from base can be bound at this moment."""
-
-    def __init__(self, base: int) -> None:
-        self.base, self.held = base, []
-
-    def __enter__(self) -> bool:
-        for port in range(self.base, self.base + 4):
-            probe = socket.socket()
-            self.held.append(probe)
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                return False
-        return True
-
-    def __exit__(self, *_: object) -> None:
-        for probe in self.held:
-            probe.close()
-
-
 @dataclass
 class Up:
     """A suite that `behest up` runs."""
@@ -112,7 +84,7 @@ class Up:
 
 
 def start(folder: Path, *arguments: str) -> Up:
-    base = free_port_base()
+    base = neighbouring_ports()
     command = [sys.executable, "-m", "suite", "up", "--port-base", str(base), *arguments]
     process = subprocess.Popen(command, cwd=folder, env=environment(), stderr=subprocess.PIPE, stdin=subprocess.DEVNULL, text=True)
     suite = Up(process, base, folder)

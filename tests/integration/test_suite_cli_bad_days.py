@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from kit.suites import free_ports
+from kit.ports import neighbouring_ports
 
 ROOT = Path(__file__).parents[2]
 COMMAND = f'"{sys.executable}" -m suite'
@@ -125,7 +125,7 @@ def test_a_number_beyond_what_a_log_can_have_is_a_wrong_usage(folder: Path) -> N
 
 @pytest.mark.feature("O6")
 def test_a_killed_supervisor_takes_its_four_processes_along(folder: Path) -> None:
-    command = [sys.executable, "-m", "suite", "up", "--processes", "--no-local-model", "--port-base", str(free_ports())]
+    command = [sys.executable, "-m", "suite", "up", "--processes", "--no-local-model", "--port-base", str(neighbouring_ports())]
     with subprocess.Popen(command, cwd=folder, env=environment(), stderr=subprocess.PIPE, text=True) as supervisor:
         try:
             assert supervisor.stderr is not None

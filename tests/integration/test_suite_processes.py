@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import socket
 import sys
 from collections.abc import Callable
 
 import pytest
 
 from chassis.faults import ServiceUnavailable, SettingsInvalid
+from kit.ports import free_address
 from suite.addresses import Service
 from suite.processes import Child
 
@@ -50,12 +50,6 @@ class Lines(list[str]):
             while not wanted(self):
                 self._more.clear()
                 await self._more.wait()
-
-
-def free_address() -> str:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return f"127.0.0.1:{probe.getsockname()[1]}"
 
 
 def child_of(program: str, lines: Lines) -> Child:

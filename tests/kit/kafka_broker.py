@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
 import fcntl
 import functools
 import os
-import random
 import shutil
 import signal
-import socket
 import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+from kit.ports import free_ports
 
 VERSION = "4.1.0"
 START_SECONDS = 60.0
@@ -94,18 +93,6 @@ def libraries() -> Path:
 
 def _java(*arguments: str) -> list[str]:
     return ["java", *JVM, "-cp", f"{libraries()}/*", *arguments]
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports that nobody uses, below those that the system gives to outgoing connections."""
-    with contextlib.ExitStack() as held:
-        ports: list[int] = []
-        while len(ports) < count:
-            port = random.randrange(20_000, 32_000)
-            with contextlib.suppress(OSError):
-                held.enter_context(socket.socket()).bind(("127.0.0.1", port))
-                ports.append(port)
-        return ports
 
 
 class Leash:

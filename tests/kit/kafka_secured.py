@@ -8,7 +8,7 @@ from pathlib import Path
 
 from kit.kafka import KafkaCluster, open_kafka
 from kit.kafka_broker import Broker
-from kit.replica import free_ports
+from kit.ports import free_port
 
 USER, PASSWORD = "app", "correct-horse"
 RIGHTS = """
@@ -52,6 +52,6 @@ class SecuredKafka:
 async def open_secured_kafka(folder: Path) -> AsyncIterator[SecuredKafka]:
     """The broker, its user known and without any right."""
     async with open_kafka(folder) as cluster:
-        secured = SecuredKafka(cluster, f"127.0.0.1:{free_ports(1)[0]}")
+        secured = SecuredKafka(cluster, f"127.0.0.1:{free_port()}")
         await secured.allow()
         yield secured

@@ -8,9 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import random
 import signal
-import socket
 import sys
 import time
 from collections.abc import AsyncIterator
@@ -20,22 +18,11 @@ from pathlib import Path
 from behest.session.v1.journal_service_pb2 import DriveRequest, DriveResponse, FollowRequest, FollowResponse, GetRunRequest, GetRunResponse
 from chassis.rpc import open_server
 from chassis.rpc.serve import ServerOptions, run, stop_on_signals
+from kit.ports import free_ports
 from kit.rpc import Probe, probe_app
 
 BUSY_SECONDS = 4.0
 TESTS = Path(__file__).parent.parent
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports that nobody uses, below those that the system gives to outgoing connections."""
-    found: list[int] = []
-    for port in random.sample(range(20_000, 32_000), 1000):
-        with contextlib.suppress(OSError), socket.socket() as probe:
-            probe.bind(("127.0.0.1", port))
-            found.append(port)
-        if len(found) == count:
-            return found
-    raise RuntimeError(f"no {count} free ports")
 
 
 @dataclass

@@ -18,8 +18,8 @@ from typing import Any
 
 import yaml
 
+from kit.ports import free_ports
 from kit.postgres import fresh_database
-from kit.replica import free_ports
 from kit.suites import ROOT, SECTIONS, START_SECONDS
 from suite.addresses import Service
 from suite.client import IDEMPOTENT, Behest

@@ -6,9 +6,7 @@ import asyncio
 import contextlib
 import json
 import os
-import random
 import signal
-import socket
 import sys
 from collections import Counter
 from collections.abc import AsyncIterator, Iterable, Sequence
@@ -25,6 +23,7 @@ from behest.session.v1 import session_service_pb2 as session_pb
 from behest.session.v1.session_service_pb2_grpc import SessionServiceStub
 from chassis.faults import Fault
 from chassis.rpc import open_channel
+from kit.ports import neighbouring_ports
 from suite.processes import serves
 
 ROOT = Path(__file__).parent.parent.parent
@@ -32,17 +31,6 @@ SECTIONS = ("session_store", "provider_gateway", "tool_executor", "orchestrator"
 OFFSET = {"orchestrator": 0, "provider_gateway": 1, "tool_executor": 2, "session_store": 3}
 TERMINAL = ("run_completed", "run_failed", "run_cancelled")
 START_SECONDS = 30.0
-
-
-def free_ports() -> int:
-    """The first of four neighbouring ports that nobody uses, below those that the system gives to outgoing connections."""
-    for _ in range(100):
-        base = random.randrange(20_000, 32_000, 4)
-        with contextlib.suppress(OSError), contextlib.ExitStack() as held:
-            for port in range(base, base + 4):
-                held.enter_context(socket.socket()).bind(("127.0.0.1", port))
-            return base
-    raise RuntimeError("no four free ports in a row")
 
 
 def tool_turns(labels: Sequence[Sequence[str]], wait_ms: int = 0, **turn: Any) -> list[dict[str, Any]]:
@@ -152,7 +140,7 @@ async def open_suite_under_test(
     folder: Path, script: dict[str, Any], *, one_process: bool = False, carrier: str = "mux", **orchestrator: Any
 ) -> AsyncIterator[SuiteUnderTest]:
     """A running suite; whatever of it lives at the end is killed."""
-    base = free_ports()
+    base = neighbouring_ports()
     config = folder / "behest.yaml"
     config.write_text(yaml.safe_dump(configuration(base, folder, script, carrier, **orchestrator)))
     suite = SuiteUnderTest(folder, base, config, one_process)
