@@ -17,12 +17,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import asyncpg
-
 from chassis import postgres_access
 from chassis.database import shown
 from chassis.faults import SchemaTooNew, SchemaTooOld
-from chassis.postgres_access import Connection, postgres_fault
+from chassis.postgres_access import ERRORS, Connection, postgres_fault, told_as_faults
 
 if TYPE_CHECKING:
     import sqlalchemy
@@ -91,9 +89,8 @@ async def check(url: str, lineage: Lineage) -> Schema:
     """Which schema a database has. Raises StorageUnavailable."""
     connection = await postgres_access.connect(url, "behest-migrate")
     try:
-        return await read_schema(connection, lineage)
-    except asyncpg.PostgresError as error:
-        raise postgres_fault(error, shown(url)) from None
+        with told_as_faults(shown(url)):
+            return await read_schema(connection, lineage)
     finally:
         await connection.close()
 
@@ -110,10 +107,9 @@ async def examine(url: str, lineage: Lineage) -> list[tuple[bool | None, str]]:
     """How a database stands, for a person: what is right (True), wrong (False) or worth knowing (None). Raises StorageUnavailable."""
     connection = await postgres_access.connect(url, "behest-doctor")
     try:
-        schema = await read_schema(connection, lineage)
-        ahead_by, bypasses = await connection.fetchrow(_ABOUT) or (0.0, False)
-    except asyncpg.PostgresError as error:
-        raise postgres_fault(error, shown(url)) from None
+        with told_as_faults(shown(url)):
+            schema = await read_schema(connection, lineage)
+            ahead_by, bypasses = await connection.fetchrow(_ABOUT) or (0.0, False)
     finally:
         await connection.close()
     found = [_schema_finding(schema, lineage, shown(url))]
@@ -141,10 +137,8 @@ def _schema_finding(schema: Schema, lineage: Lineage, where: str) -> tuple[bool 
 
 async def require_schema(connection: Connection, lineage: Lineage, where: str) -> None:
     """Raises SchemaTooOld or SchemaTooNew, with what to do, when the schema is not what this version needs; StorageUnavailable."""
-    try:
+    with told_as_faults(where):
         schema = await read_schema(connection, lineage)
-    except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
-        raise postgres_fault(error, where) from None
     if schema.state is State.BEHIND:
         raise too_old(lineage, where, schema)
     if schema.state is State.AHEAD:
@@ -207,7 +201,7 @@ def _cause(error: BaseException, where: str) -> BaseException:
     """The fault behind SQLAlchemy's wrapping."""
     inner: BaseException | None = error
     while inner is not None:
-        fault = postgres_fault(inner, where) if isinstance(inner, (asyncpg.PostgresError, asyncpg.InterfaceError, OSError)) else inner
+        fault = postgres_fault(inner, where) if isinstance(inner, ERRORS) else inner
         if fault is not inner:
             return fault
         inner = inner.__cause__ or getattr(inner, "orig", None)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from typing import Any, TypeAlias
 
 import asyncpg
@@ -14,6 +16,7 @@ Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 CONNECT_SECONDS = 5.0
 RETRY_SECONDS = 1.0
 _OURS = "application_name"
+ERRORS = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError)
 
 
 async def connect(url: str, name: str = "behest", timeout: float = CONNECT_SECONDS, **options: Any) -> Connection:
@@ -24,8 +27,17 @@ async def connect(url: str, name: str = "behest", timeout: float = CONNECT_SECON
     except (ValueError, OverflowError):  # asyncpg's ClientConfigurationError among them
         how = "write postgresql://user:password@host:5432/name, in a password %2F for /, %3F for ?, %23 for #, %40 for @"
         raise SettingsInvalid(f"{shown(url)} is no PostgreSQL address: {how}") from None
-    except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
+    except ERRORS as error:
         raise postgres_fault(error, shown(url)) from None  # its cause would show the arguments of connect in a traceback
+
+
+@contextlib.contextmanager
+def told_as_faults(where: str) -> Iterator[None]:
+    """Errors of PostgreSQL within the body are raised as faults."""
+    try:
+        yield
+    except ERRORS as error:
+        raise postgres_fault(error, where) from None
 
 
 # By SQLSTATE, the longest prefix that fits: what to do, and whether it passes without anybody doing anything.

@@ -12,7 +12,7 @@ from google.protobuf.message import Message
 from behest.agent.v1.agent_service_pb2_grpc import add_AgentServiceServicer_to_server
 from behest.run.v1.run_service_pb2_grpc import add_RunServiceServicer_to_server
 from chassis.faults import ServiceUnavailable, SettingsInvalid
-from chassis.kafka.settings import KafkaSettings
+from chassis.kafka.settings import NO_KAFKA, KafkaSettings
 from chassis.rpc import App, Methods, StubChannel, default_pipeline, open_channel
 from chassis.world import World
 from orchestrator.adapters.configured_agents import configured_agents
@@ -33,7 +33,6 @@ from orchestrator.settings import CommandsSettings, NeighbourSettings, Orchestra
 
 JOURNAL = "/behest.session.v1.JournalService/"
 SESSIONS = "/behest.session.v1.SessionService/"
-NO_KAFKA = KafkaSettings()
 
 IDEMPOTENT = frozenset(
     {JOURNAL + name for name in ("OpenRun", "RecordCommand", "GetRun", "ListRuns")}

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from behest.provider.v1 import provider_service_pb2_grpc
 from chassis.faults import ModelNotFound, ProviderCredentialsMissing, SettingsInvalid
-from chassis.kafka.settings import KafkaSettings
+from chassis.kafka.settings import NO_KAFKA, KafkaSettings
 from chassis.rpc import App, Methods, default_pipeline
 from chassis.settings import Secret
 from chassis.world import Clock, World
@@ -33,7 +33,6 @@ from provider_gateway.operations.routes import Access, Routes
 from provider_gateway.settings import AnthropicSettings, AnyProvider, OpenAiSettings, ProviderGatewaySettings, ScriptedSettings
 
 NAME = "provider-gateway"
-NO_KAFKA = KafkaSettings()
 OPENAI, ANTHROPIC = OpenAiSettings().base_url, AnthropicSettings(adapter="anthropic").base_url
 
 

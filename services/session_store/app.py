@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from functools import partial
 
 from behest.session.v1 import journal_service_pb2_grpc, outbox_service_pb2_grpc, session_service_pb2_grpc
-from chassis.kafka.settings import KafkaSettings
-from chassis.rpc import App, Methods, default_pipeline
+from chassis.kafka.settings import NO_KAFKA, KafkaSettings
+from chassis.rpc import App, Methods, default_pipeline, running
 from chassis.world import World
 from session_store.adapters.event_records import EventPublications
 from session_store.adapters.memory.storage import open_memory_storage
@@ -35,7 +34,6 @@ from session_store.settings import SessionStoreSettings
 
 NAME = "session-store"
 GENEROUS = RunLimits()
-NO_KAFKA = KafkaSettings()
 FOR_EVER = Retention()
 
 
@@ -82,30 +80,18 @@ async def open_service(
     broadcaster.hears = storage.listen(fleet.hear)
     broadcaster.start_after(await storage.read(lambda tables: tables.batches.last_number()))
     publishes = publications is not None
-    works = {"keep": fleet.keep(), "upkeep": Upkeep(storage, broadcaster, world, retention, publishes).run()}
+    works = {"session-store-keep": fleet.keep(), "session-store-upkeep": Upkeep(storage, broadcaster, world, retention, publishes).run()}
     if publications is not None:
-        works["relay"] = Relay(storage, publications, world, lease_seconds, broadcaster.committed).run()
+        works["session-store-relay"] = Relay(storage, publications, world, lease_seconds, broadcaster.committed).run()
     journal = JournalServicer(JournalOperations(storage, broadcaster, fleet, world, limits), fleet, world.clock.now)
     outbox = OutboxServicer(partial(backlog, storage, publications), publishes)
     methods = _methods(_sessions(storage, broadcaster, world, publishes), journal, outbox)
-    async with _running(works):
+    async with running(**works):
         try:
             yield App(NAME, methods, storage.check, _drain(broadcaster, fleet))
         finally:
             broadcaster.close()
             fleet.close()
-
-
-@asynccontextmanager
-async def _running(works: Mapping[str, Coroutine[object, object, None]]) -> AsyncIterator[None]:
-    """Works that run beside the calls, for ever."""
-    tasks = [asyncio.create_task(work, name=f"session-store-{name}") for name, work in works.items()]
-    try:
-        yield
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.wait(tasks)
 
 
 def _sessions(storage: Storage, broadcaster: Broadcaster, world: World, publishes: bool) -> SessionServicer:

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from behest.tool.v1.tool_service_pb2_grpc import add_ToolServiceServicer_to_server
 from chassis.faults import ToolsExhausted
-from chassis.kafka.settings import KafkaSettings
-from chassis.rpc import App, Methods, default_pipeline
+from chassis.kafka.settings import NO_KAFKA, KafkaSettings
+from chassis.rpc import App, Methods, default_pipeline, running
 from chassis.sqlite import open_sqlite
 from chassis.world import Clock, World
 from tool_executor.adapters.execution_records import ExecutionPublications
@@ -38,7 +37,6 @@ from tool_executor.settings import ToolExecutorSettings
 
 NAME = "tool-executor"
 DAY = 86_400.0
-NO_KAFKA = KafkaSettings()
 
 
 class Ledger(Executions, Unpublished, Protocol):
@@ -63,10 +61,10 @@ async def open_app(settings: ToolExecutorSettings, world: World, kafka: KafkaSet
         cancelling = Cancelling(batches, storage.cancellations)
         upkeep = Upkeep(executor, executions, tools, cancelling, world.clock, settings.retention_days * DAY)
         storage.listen(upkeep.look_around)
-        await stack.enter_async_context(_running(upkeep.run()))
+        await stack.enter_async_context(running(upkeep=upkeep.run()))
         if kafka.on:
             publications = await _open_publications(settings, kafka, world, stack)
-            await stack.enter_async_context(_running(Publishing(storage.executions, publications, world.clock).run()))
+            await stack.enter_async_context(running(publishing=Publishing(storage.executions, publications, world.clock).run()))
         yield App(
             name=NAME,
             methods=_methods(ToolServicer(tools, executor, batches, cancelling, world.ids)),
@@ -125,16 +123,6 @@ def _methods(servicer: ToolServicer) -> Methods:
     methods = Methods(NAME, default_pipeline())
     add_ToolServiceServicer_to_server(servicer, methods.server())
     return methods
-
-
-@asynccontextmanager
-async def _running(chores: Coroutine[None, None, None]) -> AsyncIterator[None]:
-    task = asyncio.create_task(chores)
-    try:
-        yield
-    finally:
-        task.cancel()
-        await asyncio.wait([task])
 
 
 async def _ready(storage: _Storage, threads: ToolThreads) -> None:

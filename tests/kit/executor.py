@@ -14,14 +14,13 @@ from behest.tool.v1 import tool_pb2
 from behest.tool.v1 import tool_service_pb2 as pb
 from behest.tool.v1.tool_service_pb2_grpc import ToolServiceStub
 from chassis.database import Database
-from chassis.kafka.settings import KafkaSettings
+from chassis.kafka.settings import NO_KAFKA, KafkaSettings
 from chassis.rpc import App, Call, LocalChannel, call_scope
 from chassis.world import World
 from kit.postgres import fresh_database
 from tool_executor.app import open_app
 from tool_executor.settings import ToolExecutorSettings
 
-NO_KAFKA = KafkaSettings()
 SAMPLES = ("kit.sample_tools:*", "kit.sample_tools:unmarked")
 
 

@@ -12,7 +12,7 @@ from behest.session.v1.outbox_service_pb2 import GetOutboxRequest, GetOutboxResp
 from behest.session.v1.outbox_service_pb2_grpc import OutboxServiceStub
 from behest.session.v1.session_service_pb2_grpc import SessionServiceStub
 from chassis.kafka.publishing import Publisher
-from chassis.kafka.settings import KafkaSettings, TopicsSettings
+from chassis.kafka.settings import NO_KAFKA, KafkaSettings, TopicsSettings
 from chassis.rpc import LocalChannel
 from chassis.world import World
 from kit.store import ManualClock, Store, appending, ending, event, open_driver, opening
@@ -22,7 +22,6 @@ from session_store.operations.ports import Storage
 from session_store.operations.relay import Relay
 
 LEASE = 0.3  # of relays; drivers have theirs for long
-NO_KAFKA = KafkaSettings()
 
 
 @dataclass

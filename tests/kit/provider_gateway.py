@@ -9,14 +9,13 @@ from typing import Any
 from behest.provider.v1 import provider_pb2
 from behest.provider.v1 import provider_service_pb2 as pb
 from behest.provider.v1.provider_service_pb2_grpc import ProviderServiceStub
-from chassis.kafka.settings import KafkaSettings
+from chassis.kafka.settings import NO_KAFKA, KafkaSettings
 from chassis.rpc import LocalChannel, open_channel, open_server
 from chassis.rpc.serve import ServerOptions
 from chassis.world import World
 from provider_gateway.app import open_app
 from provider_gateway.settings import ProviderGatewaySettings
 
-NO_KAFKA = KafkaSettings()
 QUICK = {"first_pause_ms": 1, "longest_pause_ms": 2}
 
 

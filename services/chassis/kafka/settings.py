@@ -161,3 +161,6 @@ class KafkaSettings(BaseModel):
     def on(self) -> bool:
         """Whether Kafka is used."""
         return bool(self.bootstrap_servers)
+
+
+NO_KAFKA = KafkaSettings()

@@ -1,6 +1,6 @@
 """One stub interface over three carriers: plain gRPC, many calls on one stream, and a call within the process."""
 
-from chassis.rpc.app import App
+from chassis.rpc.app import App, running
 from chassis.rpc.call import Call, call_scope, current_call
 from chassis.rpc.channel import open_channel
 from chassis.rpc.local import LocalChannel
@@ -23,5 +23,6 @@ __all__ = [
     "main",
     "open_channel",
     "open_server",
+    "running",
     "serve",
 ]

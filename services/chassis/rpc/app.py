@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from dataclasses import dataclass
 
 from chassis.rpc.methods import Methods
@@ -24,3 +26,16 @@ class App:
     methods: Methods
     ready: Callable[[], Awaitable[None]] = _nothing
     drain: Callable[[], Awaitable[None]] = _nothing
+
+
+@contextlib.asynccontextmanager
+async def running(**works: Coroutine[object, object, None]) -> AsyncIterator[None]:
+    """Works that go on for ever, by name, beside the body; at its end they are cancelled and waited for."""
+    tasks = [asyncio.create_task(work, name=name) for name, work in works.items()]
+    try:
+        yield
+    finally:
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)

@@ -16,6 +16,7 @@ from behest.provider.v1 import provider_pb2
 from chassis.faults import Fault
 from chassis.kafka.cloud_events import event_type, own_headers, rfc3339, shared_headers, source_of
 from chassis.kafka.publishing import Publisher, Record
+from chassis.rpc import running
 from chassis.world import Clock
 from provider_gateway.domain.calls import EndedCall, FailedAttempt
 from provider_gateway.wire import usage_to
@@ -91,12 +92,10 @@ class CallPublications:
 @asynccontextmanager
 async def publishing(publications: CallPublications) -> AsyncIterator[CallPublications]:
     """Publishes while the body runs, and what is left at its end."""
-    task = asyncio.create_task(publications.run())
     try:
-        yield publications
+        async with running(publishing=publications.run()):
+            yield publications
     finally:
-        task.cancel()
-        await asyncio.wait([task])
         await publications.publish_last()
 
 

@@ -8,7 +8,9 @@ so positions grow in the order of commits, with gaps, and need no counter of the
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import TypeVar
 
 from session_store.domain.session import RunId, SessionId, Tenant
 
@@ -28,6 +30,11 @@ class Batch:
     data: bytes
 
     @property
+    def size(self) -> int:
+        """Bytes of its data."""
+        return len(self.data)
+
+    @property
     def position(self) -> int:
         """The position of its last event."""
         return position_of(self.number, self.last - self.first)
@@ -40,6 +47,14 @@ class Announcement:
     tenant: Tenant
     batch: Batch
     ends: bool = False
+
+    @property
+    def size(self) -> int:
+        """Bytes of the batch's data."""
+        return self.batch.size
+
+
+Sized = TypeVar("Sized", Batch, Announcement)
 
 
 def position_of(number: int, index: int) -> int:
@@ -55,3 +70,15 @@ def number_of(position: int) -> int:
 def last_position(number: int) -> int:
     """The greatest position a batch of that number could have."""
     return position_of(number, MAX_EVENTS - 1)
+
+
+def page_of(items: Iterable[Sized], max_bytes: int) -> list[Sized]:
+    """Items until their data would pass max_bytes, at least one if there is one."""
+    page: list[Sized] = []
+    size = 0
+    for item in items:
+        size += item.size
+        if page and size > max_bytes:
+            break
+        page.append(item)
+    return page

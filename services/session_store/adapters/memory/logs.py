@@ -9,7 +9,7 @@ from itertools import islice
 from typing import TypeVar
 
 from session_store.adapters.memory.rows import Rows
-from session_store.domain.batch import Batch
+from session_store.domain.batch import Batch, page_of
 from session_store.domain.page import Cursor
 from session_store.domain.run import FORGIVEN, Assignment, Place, Run, RunPatch, RunQuery, RunState, Standing
 from session_store.domain.schedule import Candidate, Load, Queue
@@ -195,7 +195,8 @@ class MemoryBatches:
     def of_run(self, run_key: int, after: int, limit: int, max_bytes: int) -> list[Batch]:
         """A run's batches."""
         kept = self._rows.batches_of_run.get(run_key, [])
-        return _page(kept, bisect_right(kept, after, key=lambda batch: batch.last), limit, max_bytes)
+        start = bisect_right(kept, after, key=lambda batch: batch.last)
+        return page_of(kept[start : start + limit], max_bytes)
 
     def of_session(self, session_key: int, from_number: int, limit: int, max_bytes: int) -> list[Batch]:
         """A session's batches."""
@@ -211,19 +212,8 @@ class MemoryBatches:
 
 
 def _page_from(kept: list[Batch], from_number: int, limit: int, max_bytes: int) -> list[Batch]:
-    return _page(kept, bisect_left(kept, from_number, key=lambda batch: batch.number), limit, max_bytes)
-
-
-def _page(kept: list[Batch], start: int, limit: int, max_bytes: int) -> list[Batch]:
-    """Batches from start until their data would pass max_bytes, at least one."""
-    page: list[Batch] = []
-    size = 0
-    for batch in kept[start : start + limit]:
-        size += len(batch.data)
-        if page and size > max_bytes:
-            break
-        page.append(batch)
-    return page
+    start = bisect_left(kept, from_number, key=lambda batch: batch.number)
+    return page_of(kept[start : start + limit], max_bytes)
 
 
 def _assignment(run: Run) -> Assignment:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Iterator
+from itertools import takewhile
 
 from session_store.adapters.memory.rows import Rows
-from session_store.domain.batch import Announcement
+from session_store.domain.batch import Announcement, page_of
 from session_store.domain.outbox import SHARDS, Shard
 from session_store.domain.run import Place
 
@@ -27,14 +28,8 @@ class MemoryOutbox:
 
     def due(self, mask: int, after: int, up_to: int, limit: int, max_bytes: int) -> list[Announcement]:
         """Batches to publish."""
-        page: list[Announcement] = []
-        size = 0
-        for announcement in sorted(self._after(mask, after), key=lambda each: each.batch.number)[:limit]:
-            size += len(announcement.batch.data)
-            if announcement.batch.number > up_to or (page and size > max_bytes):
-                break
-            page.append(announcement)
-        return page
+        kept = sorted(self._after(mask, after), key=lambda each: each.batch.number)[:limit]
+        return page_of(takewhile(lambda each: each.batch.number <= up_to, kept), max_bytes)
 
     def _after(self, mask: int, number: int) -> Iterator[Announcement]:
         for session in self._rows.sessions.values():

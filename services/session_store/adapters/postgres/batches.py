@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import starmap
 
-from chassis.postgres import Row, Statements
-from session_store.domain.batch import Batch
+from chassis.postgres import Statements
+from session_store.domain.batch import Batch, page_of
 from session_store.domain.session import Tenant
 
 _ADD = "INSERT INTO batches (number, tenant, session, run, first, last, data) VALUES ($1, $2, $3, $4, $5, $6, $7)"
@@ -50,31 +50,18 @@ class PostgresBatches:
 
     def of_run(self, run_key: int, after: int, limit: int, max_bytes: int) -> list[Batch]:
         """A run's batches."""
-        return _page(self._statements.fetch(_OF_RUN, run_key, after, limit), max_bytes)
+        return page_of(starmap(Batch, self._statements.fetch(_OF_RUN, run_key, after, limit)), max_bytes)
 
     def of_session(self, session_key: int, from_number: int, limit: int, max_bytes: int) -> list[Batch]:
         """A session's batches."""
-        return _page(self._statements.fetch(_OF_SESSION, session_key, from_number, limit), max_bytes)
+        return page_of(starmap(Batch, self._statements.fetch(_OF_SESSION, session_key, from_number, limit)), max_bytes)
 
     def of_tenant(self, tenant: Tenant, from_number: int, limit: int, max_bytes: int) -> list[Batch]:
         """A tenant's batches."""
-        return _page(self._statements.fetch(_OF_TENANT, tenant, from_number, limit), max_bytes)
+        return page_of(starmap(Batch, self._statements.fetch(_OF_TENANT, tenant, from_number, limit)), max_bytes)
 
     def last_number(self) -> int:
         """The greatest number ever given."""
         row = self._statements.fetchrow(_LAST)
         assert row is not None, "the counters were made with the table"
         return int(row[0])
-
-
-def _page(rows: Iterable[Row], max_bytes: int) -> list[Batch]:
-    """Batches until their data would pass max_bytes, at least one."""
-    batches: list[Batch] = []
-    size = 0
-    for row in rows:
-        batch = Batch(*row)
-        size += len(batch.data)
-        if batches and size > max_bytes:
-            break
-        batches.append(batch)
-    return batches

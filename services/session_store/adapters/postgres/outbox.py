@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from chassis.postgres import Statements
-from session_store.domain.batch import Announcement, Batch
+from session_store.domain.batch import Announcement, Batch, page_of
 from session_store.domain.outbox import SHARDS, Shard
 
 _SHARDS = "SELECT shard, number, owner, epoch, expires_at, heir FROM outbox ORDER BY shard"
@@ -32,11 +32,5 @@ class PostgresOutbox:
 
     def due(self, mask: int, after: int, up_to: int, limit: int, max_bytes: int) -> list[Announcement]:
         """Batches to publish."""
-        page: list[Announcement] = []
-        size = 0
-        for tenant, *batch in self._statements.fetch(_DUE, after, up_to, mask, limit):
-            size += len(batch[-1])
-            if page and size > max_bytes:
-                break
-            page.append(Announcement(tenant, Batch(*batch)))
-        return page
+        rows = self._statements.fetch(_DUE, after, up_to, mask, limit)
+        return page_of((Announcement(tenant, Batch(*batch)) for tenant, *batch in rows), max_bytes)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import sqlite3
-from typing import Any
+from itertools import starmap
 
-from session_store.domain.batch import Batch
+from session_store.domain.batch import Batch, page_of
 from session_store.domain.session import Tenant
 
 _ADD = "INSERT INTO batches VALUES (NULL, ?, ?, ?, ?, ?, ?)"
@@ -30,30 +30,17 @@ class SqliteBatches:
 
     def of_run(self, run_key: int, after: int, limit: int, max_bytes: int) -> list[Batch]:
         """A run's batches."""
-        return _page(self._execute(_OF_RUN, (run_key, after, limit)), max_bytes)
+        return page_of(starmap(Batch, self._execute(_OF_RUN, (run_key, after, limit))), max_bytes)
 
     def of_session(self, session_key: int, from_number: int, limit: int, max_bytes: int) -> list[Batch]:
         """A session's batches."""
-        return _page(self._execute(_OF_SESSION, (session_key, from_number, limit)), max_bytes)
+        return page_of(starmap(Batch, self._execute(_OF_SESSION, (session_key, from_number, limit))), max_bytes)
 
     def of_tenant(self, tenant: Tenant, from_number: int, limit: int, max_bytes: int) -> list[Batch]:
         """A tenant's batches."""
-        return _page(self._execute(_OF_TENANT, (tenant, from_number, limit)), max_bytes)
+        return page_of(starmap(Batch, self._execute(_OF_TENANT, (tenant, from_number, limit))), max_bytes)
 
     def last_number(self) -> int:
         """The greatest number ever given."""
         row = self._execute(_LAST).fetchone()
         return int(row[0]) if row else 0
-
-
-def _page(rows: Any, max_bytes: int) -> list[Batch]:
-    """Batches until their data would pass max_bytes, at least one."""
-    batches: list[Batch] = []
-    size = 0
-    for row in rows:
-        batch = Batch(*row)
-        size += len(batch.data)
-        if batches and size > max_bytes:
-            break
-        batches.append(batch)
-    return batches

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 
-from session_store.domain.batch import Announcement, Batch
+from session_store.domain.batch import Announcement, Batch, page_of
 from session_store.domain.outbox import SHARDS, Shard
 
 _SHARDS = "SELECT shard, number, owner, epoch, expires_at, heir FROM outbox ORDER BY shard"
@@ -31,11 +31,5 @@ class SqliteOutbox:
 
     def due(self, mask: int, after: int, up_to: int, limit: int, max_bytes: int) -> list[Announcement]:
         """Batches to publish."""
-        page: list[Announcement] = []
-        size = 0
-        for tenant, *batch in self._execute(_DUE, (after, up_to, mask, limit)):
-            size += len(batch[-1])
-            if page and size > max_bytes:
-                break
-            page.append(Announcement(tenant, Batch(*batch)))
-        return page
+        rows = self._execute(_DUE, (after, up_to, mask, limit))
+        return page_of((Announcement(tenant, Batch(*batch)) for tenant, *batch in rows), max_bytes)
