@@ -18,7 +18,6 @@ import itertools
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -34,6 +33,7 @@ from urllib.parse import urlsplit, urlunsplit
 import asyncpg
 import pytest
 
+from kit.ports import free_port
 from kit.postgres_keeper import family, postmaster_of, signal_all
 
 SUPERUSER = "postgres"
@@ -76,7 +76,7 @@ class PostgresServer:
         self.folder = folder
         self.data = folder / "data"
         self.log = folder / "server.log"
-        self.port = _free_port()
+        self.port = free_port()
         self._options = {**SETTINGS, **options}
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -84,11 +84,12 @@ class PostgresServer:
         """Where a database is, for a user."""
         return f"postgresql://{user}:{PASSWORD}@127.0.0.1:{self.port}/{database}"
 
-    async def database(self, service: str, name: str = "behest") -> str:
-        """The URL of a new database of this server, migrated for a service (`session_store`)."""
+    async def database(self, *services: str, name: str = "behest") -> str:
+        """The URL of a new database of this server, migrated for these services (`session_store`)."""
         async with _connected(self.url(user=SUPERUSER)) as connection:
             await connection.execute(f"CREATE DATABASE {name} OWNER {SERVICE}")
-        await _migrate(self.url(name), service)
+        for service in services:
+            await _migrate(self.url(name), service)
         return self.url(name)
 
     def start(self) -> None:
@@ -188,12 +189,6 @@ def _wait_until(happened: object, what: str, log: Path) -> None:
         if time.monotonic() > deadline:
             raise TimeoutError(f"{what}: not within {START_SECONDS} s: {log.read_text()[-2000:]}")
         time.sleep(0.005)
-
-
-def _free_port() -> int:
-    with socket.socket() as listening:
-        listening.bind(("127.0.0.1", 0))
-        return int(listening.getsockname()[1])
 
 
 def _keep(folder: Path) -> IO[str]:

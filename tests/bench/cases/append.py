@@ -30,7 +30,7 @@ async def _on_sqlite(bench: Bench) -> list[Figure]:
 async def _on_postgres(bench: Bench) -> list[Figure]:
     async with contextlib.AsyncExitStack() as stack:
         server = await stack.enter_async_context(open_postgres())
-        bare, ours = await server.database("bare"), await server.database("ours", "session_store")
+        bare, ours = await server.database(name="bare"), await server.database("session_store", name="ours")
         workers = {
             "bare": await stack.enter_async_context(open_worker(f"{STORE}:open_bare_postgres", url=bare)),
             "ours": await stack.enter_async_context(open_worker(f"{STORE}:open_store", url=ours)),

@@ -11,10 +11,10 @@ import asyncpg
 from tests.bench.figures import Budget, Figure
 from tests.bench.loop import TURNS
 from tests.bench.rounds import Bench, median
-from tests.bench.servers import Postgres, open_postgres
+from tests.bench.servers import open_postgres
 from tests.bench.worker import Sample, Worker, open_worker
 
-from kit.postgres import SUPERUSER
+from kit.postgres import SUPERUSER, PostgresServer
 
 CASE = "one session: a turn late beside a turn early"
 BUDGET = Budget(floor=1.2, aim=1.02)
@@ -47,7 +47,7 @@ async def run(bench: Bench) -> list[Figure]:
         figures += await _measured(bench, Lane(worker), "SQLite", "bytes kept")
     async with contextlib.AsyncExitStack() as stack:
         server = await stack.enter_async_context(open_postgres())
-        database = await server.database("growth", "session_store", "tool_executor")
+        database = await server.database("session_store", "tool_executor", name="growth")
         worker = await stack.enter_async_context(open_worker(SUITE, folder=folder, name="growth-postgres", database=database))
         written = await stack.enter_async_context(_log_of(server))
         figures += await _measured(bench, Lane(worker, written), "PostgreSQL", "bytes of log")
@@ -55,8 +55,8 @@ async def run(bench: Bench) -> list[Figure]:
 
 
 @contextlib.asynccontextmanager
-async def _log_of(server: Postgres) -> Any:
-    connection = await asyncpg.connect(server.server.url(user=SUPERUSER))
+async def _log_of(server: PostgresServer) -> Any:
+    connection = await asyncpg.connect(server.url(user=SUPERUSER))
 
     async def written() -> float:
         return float(await connection.fetchval("SELECT pg_current_wal_insert_lsn() - '0/0'::pg_lsn"))

@@ -6,12 +6,13 @@ import asyncio
 import contextlib
 import sys
 
-from tests.bench.contenders.suite import HOST, free_port_base, write_settings
+from tests.bench.contenders.suite import HOST, write_settings
 from tests.bench.figures import Budget, Figure
 from tests.bench.meters import resident_bytes
 from tests.bench.rounds import Bench
 from tests.bench.worker import ROOT, environment, standard_error
 
+from kit.ports import neighbouring_ports
 from suite.processes import serves
 
 CASE = "an idle suite in one process"
@@ -26,7 +27,7 @@ async def run(bench: Bench) -> list[Figure]:
 
 
 async def _idle_bytes(bench: Bench) -> float:
-    data, base = bench.folder / "idle", free_port_base()
+    data, base = bench.folder / "idle", neighbouring_ports()
     data.mkdir()
     command = ["-m", "suite", "up", "--data", str(data), "--port-base", str(base), "--config", str(write_settings(data, "mux", "warning"))]
     process = await asyncio.create_subprocess_exec(

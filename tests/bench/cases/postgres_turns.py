@@ -24,8 +24,8 @@ async def run(bench: Bench) -> list[Figure]:
     """CPU of the clients of the database, its own not counted, at 1, 16 and 64 runs at once."""
     async with contextlib.AsyncExitStack() as stack:
         server, folder = await stack.enter_async_context(open_postgres()), str(bench.folder)
-        ours = [await server.database(name, "session_store", "tool_executor") for name in ("embedded", "four")]
-        theirs = [await server.database(name) for name in ("peer", "peer_async")]
+        ours = [await server.database("session_store", "tool_executor", name=name) for name in ("embedded", "four")]
+        theirs = [await server.database(name=name) for name in ("peer", "peer_async")]
         opened = {
             PEER: open_worker(LANGGRAPH, url=theirs[0], durability="sync"),
             PEER_DEFAULT: open_worker(LANGGRAPH, url=theirs[1], durability="async"),

@@ -7,19 +7,14 @@ import contextlib
 import os
 import time
 from collections.abc import AsyncIterator
-from pathlib import Path
 
-from tests.bench.contenders.store import DRIVER, TEXT, StoreContender
+from tests.bench.contenders.store import DRIVER, TEXT, StoreContender, open_store
 from tests.bench.meters import Meter, resident_bytes
 from tests.bench.worker import Sample
 
 from behest.event.v1.event_pb2 import Event, RunCompleted, TextDelta
 from behest.run.v1.run_pb2 import RUN_STATE_COMPLETED, Run
 from behest.session.v1.journal_service_pb2 import AppendRequest, FollowRequest, RunPatch
-from chassis.rpc import LocalChannel
-from chassis.world import World
-from session_store.app import open_app
-from session_store.settings import SessionStoreSettings
 
 PACE = 0.025  # seconds between two appends: how long deltas are gathered
 
@@ -63,13 +58,7 @@ class FollowedStore(StoreContender):
 
 
 @contextlib.asynccontextmanager
-async def open_followed(folder: str, database: str = "") -> AsyncIterator[FollowedStore]:
-    """The store on a file, or on a database."""
-    settings = SessionStoreSettings(database=database or f"sqlite:{Path(folder) / 'followed.db'}", durability="full")
-    async with open_app(settings, World()) as app, LocalChannel(app.methods) as channel:
-        contender = FollowedStore(channel)
-        driving = await contender.register()
-        try:
-            yield contender
-        finally:
-            driving.cancel()
+async def open_followed(folder: str) -> AsyncIterator[StoreContender]:
+    """The store on a file."""
+    async with open_store(folder, name="followed", contender=FollowedStore) as followed:
+        yield followed

@@ -85,14 +85,16 @@ class StoreContender:
 
 
 @contextlib.asynccontextmanager
-async def open_store(folder: str = "", url: str = "") -> AsyncIterator[StoreContender]:
+async def open_store(
+    folder: str = "", url: str = "", name: str = "store", contender: type[StoreContender] = StoreContender
+) -> AsyncIterator[StoreContender]:
     """The store on a file or on PostgreSQL, as durable as it gets."""
-    settings = SessionStoreSettings(database=Database(url or f"sqlite:{Path(folder) / 'store.db'}"), durability="full")
+    settings = SessionStoreSettings(database=Database(url or f"sqlite:{Path(folder) / f'{name}.db'}"), durability="full")
     async with open_app(settings, World()) as app, LocalChannel(app.methods) as channel:
-        contender = StoreContender(channel)
-        driving = await contender.register()
+        opened = contender(channel)
+        driving = await opened.register()
         try:
-            yield contender
+            yield opened
         finally:
             driving.cancel()
 

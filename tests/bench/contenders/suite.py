@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import itertools
 import os
-import socket
 import statistics
 import sys
 import time
@@ -23,6 +22,7 @@ from tests.bench.worker import Sample
 from behest.chat.v1.chat_pb2 import ROLE_USER, Message, Part
 from behest.provider.v1.provider_service_pb2 import ChatRequest, StreamChatRequest
 from behest.provider.v1.provider_service_pb2_grpc import ProviderServiceStub
+from kit.ports import neighbouring_ports
 from suite.addresses import Service
 from suite.client import Behest, dial_beside
 from suite.composition import SuiteOptions
@@ -135,19 +135,6 @@ def _script() -> dict[str, Any]:
     return {"rules": [*rules, {"when": {"contains": GREETING}, "turns": [{"text": ANSWER}]}]}
 
 
-def free_port_base() -> int:
-    """The first of four ports in a row that nobody listens on."""
-    for base in range(52_000, 60_000, 10):
-        with contextlib.ExitStack() as stack:
-            try:
-                for port in range(base, base + 4):
-                    stack.enter_context(socket.create_server((HOST, port)))
-            except OSError:
-                continue
-        return base
-    raise OSError("no four free ports in a row")
-
-
 @contextlib.asynccontextmanager
 async def open_embedded(
     folder: str, name: str = "embedded", log_level: str = "warning", database: str = ""
@@ -167,7 +154,7 @@ async def open_four(
     """The four services as four processes, joined by that carrier; the client calls by plain gRPC and is not counted."""
     data = Path(folder) / (name or f"four-{carrier}")
     data.mkdir()
-    base = free_port_base()
+    base = neighbouring_ports()
     options = SuiteOptions(data, write_settings(data, carrier, log_level, database), port_base=base, local_model=False)
     async with open_processes(options, lambda line: print(line, file=sys.stderr)) as suite:
         pids = tuple(child.pid for child in suite.children)
@@ -176,4 +163,4 @@ async def open_four(
             yield SuiteContender(client, gateway, pids, data)
 
 
-__all__ = ["SuiteContender", "free_port_base", "open_embedded", "open_four"]
+__all__ = ["SuiteContender", "open_embedded", "open_four"]
