@@ -71,7 +71,6 @@ CREATE TABLE tool_executor_writers (
     id text PRIMARY KEY,
     fence bigint NOT NULL,
     token bigint NOT NULL,
-    outcome bigint NOT NULL DEFAULT 0,
     seen_at timestamptz NOT NULL DEFAULT now()
 );
 
