@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 PYTEST_ARGS ?=
+# How many processes run tests: most of them wait for servers. 0 runs them in one, for a debugger.
+WORKERS ?= 2
 DURATION ?= 60
 SEED ?= 7
 
@@ -28,7 +30,7 @@ up-processes: setup-demo ## the four services as four processes
 
 ##@ Prove
 test: setup ## everything that a clone can test; says what it SKIPPED and why
-	@$(BIN)/python -m pytest -rs $(PYTEST_ARGS)
+	@$(BIN)/python -m pytest -rs -n $(WORKERS) --dist loadfile $(PYTEST_ARGS)
 
 test-fast: setup ## the pure and the contract tests, in seconds
 	@$(BIN)/python -m pytest -rs -x tests/unit tests/contract $(PYTEST_ARGS)
