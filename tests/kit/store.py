@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from behest.chat.v1 import chat_pb2
 from behest.event.v1 import event_pb2
@@ -53,7 +54,8 @@ class ManualClock:
     def __init__(self, now: float = 1_700_000_000.0) -> None:
         self._now = now
         self._jumped = 0.0
-        self._sleepers: list[tuple[float, asyncio.Future[None]]] = []
+        self._sleepers: list[tuple[float, asyncio.Future[None], asyncio.Task[Any] | None]] = []
+        self._woken: set[asyncio.Task[Any] | None] = set()
 
     def now(self) -> float:
         return self._now + self._jumped
@@ -66,8 +68,9 @@ class ManualClock:
         return self._now
 
     async def sleep(self, seconds: float) -> None:
-        woken = asyncio.get_running_loop().create_future()
-        self._sleepers.append((self._now + seconds, woken))
+        woken, sleeper = asyncio.get_running_loop().create_future(), asyncio.current_task()
+        self._sleepers.append((self._now + seconds, woken, sleeper))
+        self._woken.discard(sleeper)
         await woken
 
     @property
@@ -75,13 +78,20 @@ class ManualClock:
         """How many wait for time to pass."""
         return len(self._sleepers)
 
+    @property
+    def awake(self) -> bool:
+        """Whether one that slept is not done yet with what it does between its sleeps."""
+        self._woken = {sleeper for sleeper in self._woken if sleeper and not sleeper.done()}
+        return bool(self._woken)
+
     def advance(self, seconds: float) -> None:
         self._now += seconds
-        due = [sleeper for sleeper in self._sleepers if sleeper[0] <= self._now]
-        self._sleepers = [sleeper for sleeper in self._sleepers if sleeper[0] > self._now]
-        for _, woken in due:
+        due = [each for each in self._sleepers if each[0] <= self._now]
+        self._sleepers = [each for each in self._sleepers if each[0] > self._now]
+        for _, woken, sleeper in due:
             if not woken.done():
                 woken.set_result(None)
+                self._woken.add(sleeper)
 
 
 class CountingIds:
@@ -131,8 +141,11 @@ async def open_store_on(
     """A store on an open storage; two on one storage are two replicas."""
     clock = clock or ManualClock()
     world = World(clock=clock, ids=ids or CountingIds())  # type: ignore[arg-type]
+    others = clock.asleep
     async with open_service(storage, world, LEASE_SECONDS, limits, retention=retention) as app, LocalChannel(app.methods) as channel:
-        yield Store(SessionServiceStub(channel), JournalServiceStub(channel), clock, storage, app.drain)
+        store = Store(SessionServiceStub(channel), JournalServiceStub(channel), clock, storage, app.drain)
+        await _until(store, lambda: clock.asleep >= others + HOUSEKEEPERS)
+        yield store
 
 
 def as_tenant(tenant: str) -> contextlib.AbstractContextManager[Call]:
@@ -281,19 +294,23 @@ async def read_messages(store: Store, session_id: str = "s") -> list[session_pb2
     return list(response.messages)
 
 
-MOST_ROUNDS = 100  # a slow machine's housekeeping takes a few; one that does not sleep again has ended
+MOST_ROUNDS = 1000  # a slow machine's housekeeping takes a few; one that waits for the test itself never sleeps
+HOUSEKEEPERS = 2  # fleet and upkeep, which sleep between their rounds
 
 
 async def ticks(store: Store, count: int = 1, seconds: float = 0.25) -> None:
-    """Lets the store's housekeeping run so many times, time included: each round is over when what slept before sleeps again."""
+    """Lets the store's housekeeping run so many times, time included: each round is over when all that slept before sleep again."""
     for _ in range(count):
-        asleep = store.clock.asleep
         store.clock.advance(seconds)
         await settle(store)
-        for _ in range(MOST_ROUNDS):
-            if store.clock.asleep >= asleep:
-                break
-            await settle(store)
+        await _until(store, lambda: not store.clock.awake)
+
+
+async def _until(store: Store, reached: Callable[[], bool]) -> None:
+    for _ in range(MOST_ROUNDS):
+        if reached():
+            return
+        await settle(store)
 
 
 async def settle(store: Store) -> None:
