@@ -233,6 +233,12 @@ class FieldNotExpressible(CallerFault):
     kind = Kind.UNIMPLEMENTED
 
 
+class BudgetExhausted(CallerFault):
+    """A cap in money, tokens or requests is reached; metadata names it, `retry_after` says when there is more."""
+
+    kind = Kind.RESOURCE_EXHAUSTED
+
+
 class MethodNotFound(CallerFault):
     """The method does not exist here."""
 
@@ -372,6 +378,13 @@ class ProviderPermissionDenied(UpstreamFault):
 
 class ProviderRateLimited(UpstreamFault):
     """The provider's rate limit or quota is reached."""
+
+    kind = Kind.RESOURCE_EXHAUSTED
+    retryable = True
+
+
+class ProviderBusy(UpstreamFault):
+    """As many calls of the model are under way as it can take."""
 
     kind = Kind.RESOURCE_EXHAUSTED
     retryable = True

@@ -9,12 +9,13 @@ from typing import Any, Protocol, Self
 
 import msgspec
 
-from chassis.faults import Fault, FieldNotExpressible, ProviderResponseInvalid
+from chassis.faults import CapabilityMissing, Fault, FieldNotExpressible, ProviderResponseInvalid
 from provider_gateway.adapters.http.refusals import Refusal
 from provider_gateway.adapters.http.sse import SseEvent
 from provider_gateway.domain.answers import ChatEvent, ChatResult, RequestWarning
 from provider_gateway.domain.chat import Blob, Message, OpaqueState
-from provider_gateway.operations.ports import ModelCall
+from provider_gateway.domain.embeddings import EmbedResult
+from provider_gateway.operations.ports import EmbedCall, ModelCall
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,8 +67,56 @@ class Wire(Protocol):
     def decoder(self) -> StreamDecoder:
         """A decoder for one streamed answer."""
 
+    @property
+    def embed_limit(self) -> int:
+        """Inputs that one call may have; 0 when the protocol embeds nothing."""
+
+    def encode_embed(self, call: EmbedCall) -> Encoded:
+        """The request for vectors. Raises FieldNotExpressible; CapabilityMissing where the protocol has none."""
+
+    def decode_embed(self, body: bytes, call: EmbedCall) -> EmbedResult:
+        """The vectors, one for each input, in order."""
+
+    def encode_count(self, call: ModelCall) -> Encoded | None:
+        """The request that counts input tokens; None where the protocol has none."""
+
+    def decode_count(self, body: bytes) -> int:
+        """The count."""
+
     def relaxed(self, fault: Fault) -> Self | None:
         """The same protocol without the optional field that fault complains about, None when it complains about something else."""
+
+
+class Wordless:
+    """What a protocol answers that neither embeds nor counts. Wires begin with it and add what they have."""
+
+    __slots__ = ()
+    adapter: str
+    provider: str
+
+    @property
+    def embed_limit(self) -> int:
+        """None."""
+        return 0
+
+    def encode_embed(self, call: EmbedCall) -> Encoded:
+        """Refuses."""
+        raise CapabilityMissing(
+            f"{self.provider} embeds nothing: its protocol, {self.adapter}, has no words for it; choose another provider",
+            metadata={"model": call.model, "missing": "embeddings"},
+        )
+
+    def decode_embed(self, body: bytes, call: EmbedCall) -> EmbedResult:
+        """Cannot come to pass."""
+        raise AssertionError(f"{self.adapter} embeds nothing")
+
+    def encode_count(self, call: ModelCall) -> Encoded | None:
+        """None."""
+        return None
+
+    def decode_count(self, body: bytes) -> int:
+        """Cannot come to pass."""
+        raise AssertionError(f"{self.adapter} counts nothing")
 
 
 def not_expressible(path: str, provider: str, remedy: str) -> FieldNotExpressible:

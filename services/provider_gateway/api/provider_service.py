@@ -7,6 +7,7 @@ from contextlib import aclosing
 
 from behest.provider.v1 import provider_service_pb2 as pb
 from behest.provider.v1 import provider_service_pb2_grpc as pb_grpc
+from chassis.faults import MethodNotFound
 from chassis.rpc import current_call
 from provider_gateway.api import convert
 from provider_gateway.operations.chats import Chats
@@ -37,3 +38,15 @@ class ProviderServicer(pb_grpc.ProviderServiceServicer):
     async def ListProviders(self, request: pb.ListProvidersRequest, context: object) -> pb.ListProvidersResponse:
         """Lists the configured providers."""
         return pb.ListProvidersResponse(providers=[convert.provider_to(status) for status in self._routes.providers()])
+
+    async def Embed(self, request: pb.EmbedRequest, context: object) -> pb.EmbedResponse:
+        """Turns texts into vectors."""
+        raise MethodNotFound("Embed is not served yet")
+
+    async def CountTokens(self, request: pb.CountTokensRequest, context: object) -> pb.CountTokensResponse:
+        """Counts what a conversation would cost to read."""
+        raise MethodNotFound("CountTokens is not served yet")
+
+    async def ListBudgets(self, request: pb.ListBudgetsRequest, context: object) -> pb.ListBudgetsResponse:
+        """Lists the caps that hold for the caller's tenant."""
+        raise MethodNotFound("ListBudgets is not served yet")

@@ -9,7 +9,7 @@ from typing import Protocol
 from provider_gateway.domain.answers import ChatEvent, ChatResult
 from provider_gateway.domain.calls import EndedCall
 from provider_gateway.domain.chat import ChatRequest
-from provider_gateway.domain.models import Price
+from provider_gateway.domain.embeddings import EmbedRequest, EmbedResult
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +27,7 @@ class ModelCall:
 class Provider(Protocol):
     """One configured provider. A new protocol is one folder below adapters/ with one of these.
 
-    Both calls raise UpstreamFaults, and FieldNotExpressible before anything is sent. Cancelling them closes what they opened.
+    Calls raise UpstreamFaults, and FieldNotExpressible before anything is sent. Cancelling them closes what they opened.
     """
 
     @property
@@ -51,16 +51,27 @@ class Provider(Protocol):
     def stream(self, call: ModelCall) -> AsyncGenerator[Sequence[ChatEvent], None]:
         """The answer as it comes: batches in order, the last one ends with Finished. An empty batch says that the provider is alive."""
 
+    @property
+    def embed_limit(self) -> int:
+        """Inputs that one upstream call may have; 0 when the provider embeds nothing."""
+
+    async def embed(self, call: EmbedCall) -> EmbedResult:
+        """One vector for each input. Raises CapabilityMissing where the provider embeds nothing."""
+
+    async def count(self, call: ModelCall) -> int | None:
+        """Input tokens as the provider counts them; None where it offers no such thing."""
+
+
+@dataclass(frozen=True, slots=True)
+class EmbedCall:
+    """One attempt at one embedding model: inputs that fit into one upstream call, and the model in the provider's words."""
+
+    request: EmbedRequest
+    model: str
+
 
 class Calls(Protocol):
     """Hears of every model call that has ended."""
 
     def ended(self, call: EndedCall) -> None:
         """Takes note. Never waits and never fails, for the call's answer waits for it."""
-
-
-class Prices(Protocol):
-    """A kept price list."""
-
-    def price(self, adapter: str, model: str) -> Price | None:
-        """The price of a model, None when the list does not have it."""

@@ -24,43 +24,49 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19\x62\x65hest/chat/v1/chat.proto\x12\x0e\x62\x65hest.chat.v1\"\xf0\x01\n\x07Message\x12\"\n\x04role\x18\x01 \x01(\x0e\x32\x14.behest.chat.v1.Role\x12#\n\x05parts\x18\x02 \x03(\x0b\x32\x14.behest.chat.v1.Part\x12,\n\ntool_calls\x18\x03 \x03(\x0b\x32\x18.behest.chat.v1.ToolCall\x12\x14\n\x0ctool_call_id\x18\x04 \x01(\t\x12\x11\n\ttool_name\x18\x05 \x01(\t\x12\x10\n\x08is_error\x18\x06 \x01(\x08\x12\x33\n\x0eprovider_state\x18\x07 \x03(\x0b\x32\x1b.behest.chat.v1.OpaqueState\"\xf4\x01\n\x04Part\x12\x0e\n\x04text\x18\x01 \x01(\tH\x00\x12\x0e\n\x04json\x18\x02 \x01(\x0cH\x00\x12%\n\x05image\x18\x03 \x01(\x0b\x32\x14.behest.chat.v1.BlobH\x00\x12(\n\x08\x64ocument\x18\x04 \x01(\x0b\x32\x14.behest.chat.v1.BlobH\x00\x12.\n\treasoning\x18\x05 \x01(\x0b\x32\x19.behest.chat.v1.ReasoningH\x00\x12\x11\n\x07refusal\x18\x06 \x01(\tH\x00\x12-\n\x06opaque\x18\x07 \x01(\x0b\x32\x1b.behest.chat.v1.OpaqueStateH\x00\x42\t\n\x07\x63ontent\"Q\n\x04\x42lob\x12\r\n\x03url\x18\x01 \x01(\tH\x00\x12\x0e\n\x04\x64\x61ta\x18\x02 \x01(\x0cH\x00\x12\x12\n\nmedia_type\x18\x03 \x01(\t\x12\x0c\n\x04name\x18\x04 \x01(\tB\x08\n\x06source\"E\n\tReasoning\x12\x0c\n\x04text\x18\x01 \x01(\t\x12*\n\x05state\x18\x02 \x01(\x0b\x32\x1b.behest.chat.v1.OpaqueState\";\n\x0bOpaqueState\x12\x10\n\x08provider\x18\x01 \x01(\t\x12\x0c\n\x04kind\x18\x02 \x01(\t\x12\x0c\n\x04\x64\x61ta\x18\x03 \x01(\x0c\"l\n\x08ToolCall\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x11\n\targuments\x18\x03 \x01(\x0c\x12\x33\n\x0eprovider_state\x18\x04 \x03(\x0b\x32\x1b.behest.chat.v1.OpaqueState\"W\n\x0eToolDefinition\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t\x12\x12\n\nparameters\x18\x03 \x01(\x0c\x12\x0e\n\x06strict\x18\x04 \x01(\x08\"\xa8\x01\n\nToolChoice\x12-\n\x04mode\x18\x01 \x01(\x0e\x32\x1f.behest.chat.v1.ToolChoice.Mode\x12\x0c\n\x04name\x18\x02 \x01(\t\"]\n\x04Mode\x12\x14\n\x10MODE_UNSPECIFIED\x10\x00\x12\r\n\tMODE_AUTO\x10\x01\x12\r\n\tMODE_NONE\x10\x02\x12\x11\n\rMODE_REQUIRED\x10\x03\x12\x0e\n\nMODE_NAMED\x10\x04\"\xca\x01\n\x0eResponseFormat\x12\x31\n\x04kind\x18\x01 \x01(\x0e\x32#.behest.chat.v1.ResponseFormat.Kind\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0e\n\x06schema\x18\x03 \x01(\x0c\x12\x0e\n\x06strict\x18\x04 \x01(\x08\"W\n\x04Kind\x12\x14\n\x10KIND_UNSPECIFIED\x10\x00\x12\r\n\tKIND_TEXT\x10\x01\x12\x14\n\x10KIND_JSON_OBJECT\x10\x02\x12\x14\n\x10KIND_JSON_SCHEMA\x10\x03\"\xed\x01\n\x08Sampling\x12\x18\n\x0btemperature\x18\x01 \x01(\x01H\x00\x88\x01\x01\x12\x12\n\x05top_p\x18\x02 \x01(\x01H\x01\x88\x01\x01\x12\x1e\n\x11max_output_tokens\x18\x03 \x01(\x05H\x02\x88\x01\x01\x12\x0c\n\x04stop\x18\x04 \x03(\t\x12\x39\n\x10reasoning_effort\x18\x05 \x01(\x0e\x32\x1f.behest.chat.v1.ReasoningEffort\x12\x11\n\x04seed\x18\x06 \x01(\x03H\x03\x88\x01\x01\x42\x0e\n\x0c_temperatureB\x08\n\x06_top_pB\x14\n\x12_max_output_tokensB\x07\n\x05_seed\"\xbf\x01\n\x05Usage\x12\x14\n\x0cinput_tokens\x18\x01 \x01(\x03\x12\x15\n\routput_tokens\x18\x02 \x01(\x03\x12\x19\n\x11\x63\x61\x63he_read_tokens\x18\x03 \x01(\x03\x12\x1a\n\x12\x63\x61\x63he_write_tokens\x18\x04 \x01(\x03\x12\x18\n\x10reasoning_tokens\x18\x05 \x01(\x03\x12\x15\n\rcost_nano_usd\x18\x06 \x01(\x03\x12\x12\n\ncost_known\x18\x07 \x01(\x08\x12\r\n\x05\x63\x61lls\x18\x08 \x01(\x03*_\n\x04Role\x12\x14\n\x10ROLE_UNSPECIFIED\x10\x00\x12\x0f\n\x0bROLE_SYSTEM\x10\x01\x12\r\n\tROLE_USER\x10\x02\x12\x12\n\x0eROLE_ASSISTANT\x10\x03\x12\r\n\tROLE_TOOL\x10\x04*\xbe\x01\n\x0fReasoningEffort\x12 \n\x1cREASONING_EFFORT_UNSPECIFIED\x10\x00\x12\x19\n\x15REASONING_EFFORT_NONE\x10\x01\x12\x1c\n\x18REASONING_EFFORT_MINIMAL\x10\x02\x12\x18\n\x14REASONING_EFFORT_LOW\x10\x03\x12\x1b\n\x17REASONING_EFFORT_MEDIUM\x10\x04\x12\x19\n\x15REASONING_EFFORT_HIGH\x10\x05*\xee\x01\n\x0c\x46inishReason\x12\x1d\n\x19\x46INISH_REASON_UNSPECIFIED\x10\x00\x12\x16\n\x12\x46INISH_REASON_STOP\x10\x01\x12\x1c\n\x18\x46INISH_REASON_TOOL_CALLS\x10\x02\x12\x18\n\x14\x46INISH_REASON_LENGTH\x10\x03\x12 \n\x1c\x46INISH_REASON_CONTENT_FILTER\x10\x04\x12\x19\n\x15\x46INISH_REASON_REFUSAL\x10\x05\x12\x17\n\x13\x46INISH_REASON_ERROR\x10\x06\x12\x19\n\x15\x46INISH_REASON_UNKNOWN\x10\x07\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19\x62\x65hest/chat/v1/chat.proto\x12\x0e\x62\x65hest.chat.v1\"\xf0\x01\n\x07Message\x12\"\n\x04role\x18\x01 \x01(\x0e\x32\x14.behest.chat.v1.Role\x12#\n\x05parts\x18\x02 \x03(\x0b\x32\x14.behest.chat.v1.Part\x12,\n\ntool_calls\x18\x03 \x03(\x0b\x32\x18.behest.chat.v1.ToolCall\x12\x14\n\x0ctool_call_id\x18\x04 \x01(\t\x12\x11\n\ttool_name\x18\x05 \x01(\t\x12\x10\n\x08is_error\x18\x06 \x01(\x08\x12\x33\n\x0eprovider_state\x18\x07 \x03(\x0b\x32\x1b.behest.chat.v1.OpaqueState\"\x80\x03\n\x04Part\x12\x0e\n\x04text\x18\x01 \x01(\tH\x00\x12\x0e\n\x04json\x18\x02 \x01(\x0cH\x00\x12%\n\x05image\x18\x03 \x01(\x0b\x32\x14.behest.chat.v1.BlobH\x00\x12(\n\x08\x64ocument\x18\x04 \x01(\x0b\x32\x14.behest.chat.v1.BlobH\x00\x12.\n\treasoning\x18\x05 \x01(\x0b\x32\x19.behest.chat.v1.ReasoningH\x00\x12\x11\n\x07refusal\x18\x06 \x01(\tH\x00\x12-\n\x06opaque\x18\x07 \x01(\x0b\x32\x1b.behest.chat.v1.OpaqueStateH\x00\x12(\n\x05\x63\x61\x63he\x18\x08 \x01(\x0b\x32\x19.behest.chat.v1.CacheMark\x12+\n\tcitations\x18\t \x03(\x0b\x32\x18.behest.chat.v1.Citation\x12\x33\n\x0eprovider_state\x18\n \x03(\x0b\x32\x1b.behest.chat.v1.OpaqueStateB\t\n\x07\x63ontent\"\x99\x01\n\tCacheMark\x12\x34\n\x08lifetime\x18\x01 \x01(\x0e\x32\".behest.chat.v1.CacheMark.Lifetime\"V\n\x08Lifetime\x12\x18\n\x14LIFETIME_UNSPECIFIED\x10\x00\x12\x19\n\x15LIFETIME_FIVE_MINUTES\x10\x01\x12\x15\n\x11LIFETIME_ONE_HOUR\x10\x02\"m\n\x08\x43itation\x12\x0b\n\x03url\x18\x01 \x01(\t\x12\r\n\x05title\x18\x02 \x01(\t\x12\r\n\x05quote\x18\x03 \x01(\t\x12\x12\n\x05start\x18\x04 \x01(\x05H\x00\x88\x01\x01\x12\x10\n\x03\x65nd\x18\x05 \x01(\x05H\x01\x88\x01\x01\x42\x08\n\x06_startB\x06\n\x04_end\"Q\n\x04\x42lob\x12\r\n\x03url\x18\x01 \x01(\tH\x00\x12\x0e\n\x04\x64\x61ta\x18\x02 \x01(\x0cH\x00\x12\x12\n\nmedia_type\x18\x03 \x01(\t\x12\x0c\n\x04name\x18\x04 \x01(\tB\x08\n\x06source\"E\n\tReasoning\x12\x0c\n\x04text\x18\x01 \x01(\t\x12*\n\x05state\x18\x02 \x01(\x0b\x32\x1b.behest.chat.v1.OpaqueState\";\n\x0bOpaqueState\x12\x10\n\x08provider\x18\x01 \x01(\t\x12\x0c\n\x04kind\x18\x02 \x01(\t\x12\x0c\n\x04\x64\x61ta\x18\x03 \x01(\x0c\"l\n\x08ToolCall\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x11\n\targuments\x18\x03 \x01(\x0c\x12\x33\n\x0eprovider_state\x18\x04 \x03(\x0b\x32\x1b.behest.chat.v1.OpaqueState\"\x81\x01\n\x0eToolDefinition\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t\x12\x12\n\nparameters\x18\x03 \x01(\x0c\x12\x0e\n\x06strict\x18\x04 \x01(\x08\x12(\n\x05\x63\x61\x63he\x18\x05 \x01(\x0b\x32\x19.behest.chat.v1.CacheMark\"\xa8\x01\n\nToolChoice\x12-\n\x04mode\x18\x01 \x01(\x0e\x32\x1f.behest.chat.v1.ToolChoice.Mode\x12\x0c\n\x04name\x18\x02 \x01(\t\"]\n\x04Mode\x12\x14\n\x10MODE_UNSPECIFIED\x10\x00\x12\r\n\tMODE_AUTO\x10\x01\x12\r\n\tMODE_NONE\x10\x02\x12\x11\n\rMODE_REQUIRED\x10\x03\x12\x0e\n\nMODE_NAMED\x10\x04\"\xca\x01\n\x0eResponseFormat\x12\x31\n\x04kind\x18\x01 \x01(\x0e\x32#.behest.chat.v1.ResponseFormat.Kind\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0e\n\x06schema\x18\x03 \x01(\x0c\x12\x0e\n\x06strict\x18\x04 \x01(\x08\"W\n\x04Kind\x12\x14\n\x10KIND_UNSPECIFIED\x10\x00\x12\r\n\tKIND_TEXT\x10\x01\x12\x14\n\x10KIND_JSON_OBJECT\x10\x02\x12\x14\n\x10KIND_JSON_SCHEMA\x10\x03\"\xed\x01\n\x08Sampling\x12\x18\n\x0btemperature\x18\x01 \x01(\x01H\x00\x88\x01\x01\x12\x12\n\x05top_p\x18\x02 \x01(\x01H\x01\x88\x01\x01\x12\x1e\n\x11max_output_tokens\x18\x03 \x01(\x05H\x02\x88\x01\x01\x12\x0c\n\x04stop\x18\x04 \x03(\t\x12\x39\n\x10reasoning_effort\x18\x05 \x01(\x0e\x32\x1f.behest.chat.v1.ReasoningEffort\x12\x11\n\x04seed\x18\x06 \x01(\x03H\x03\x88\x01\x01\x42\x0e\n\x0c_temperatureB\x08\n\x06_top_pB\x14\n\x12_max_output_tokensB\x07\n\x05_seed\"\xbf\x01\n\x05Usage\x12\x14\n\x0cinput_tokens\x18\x01 \x01(\x03\x12\x15\n\routput_tokens\x18\x02 \x01(\x03\x12\x19\n\x11\x63\x61\x63he_read_tokens\x18\x03 \x01(\x03\x12\x1a\n\x12\x63\x61\x63he_write_tokens\x18\x04 \x01(\x03\x12\x18\n\x10reasoning_tokens\x18\x05 \x01(\x03\x12\x15\n\rcost_nano_usd\x18\x06 \x01(\x03\x12\x12\n\ncost_known\x18\x07 \x01(\x08\x12\r\n\x05\x63\x61lls\x18\x08 \x01(\x03*_\n\x04Role\x12\x14\n\x10ROLE_UNSPECIFIED\x10\x00\x12\x0f\n\x0bROLE_SYSTEM\x10\x01\x12\r\n\tROLE_USER\x10\x02\x12\x12\n\x0eROLE_ASSISTANT\x10\x03\x12\r\n\tROLE_TOOL\x10\x04*\xbe\x01\n\x0fReasoningEffort\x12 \n\x1cREASONING_EFFORT_UNSPECIFIED\x10\x00\x12\x19\n\x15REASONING_EFFORT_NONE\x10\x01\x12\x1c\n\x18REASONING_EFFORT_MINIMAL\x10\x02\x12\x18\n\x14REASONING_EFFORT_LOW\x10\x03\x12\x1b\n\x17REASONING_EFFORT_MEDIUM\x10\x04\x12\x19\n\x15REASONING_EFFORT_HIGH\x10\x05*\xee\x01\n\x0c\x46inishReason\x12\x1d\n\x19\x46INISH_REASON_UNSPECIFIED\x10\x00\x12\x16\n\x12\x46INISH_REASON_STOP\x10\x01\x12\x1c\n\x18\x46INISH_REASON_TOOL_CALLS\x10\x02\x12\x18\n\x14\x46INISH_REASON_LENGTH\x10\x03\x12 \n\x1c\x46INISH_REASON_CONTENT_FILTER\x10\x04\x12\x19\n\x15\x46INISH_REASON_REFUSAL\x10\x05\x12\x17\n\x13\x46INISH_REASON_ERROR\x10\x06\x12\x19\n\x15\x46INISH_REASON_UNKNOWN\x10\x07\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'behest.chat.v1.chat_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_ROLE']._serialized_start=1759
-  _globals['_ROLE']._serialized_end=1854
-  _globals['_REASONINGEFFORT']._serialized_start=1857
-  _globals['_REASONINGEFFORT']._serialized_end=2047
-  _globals['_FINISHREASON']._serialized_start=2050
-  _globals['_FINISHREASON']._serialized_end=2288
+  _globals['_ROLE']._serialized_start=2209
+  _globals['_ROLE']._serialized_end=2304
+  _globals['_REASONINGEFFORT']._serialized_start=2307
+  _globals['_REASONINGEFFORT']._serialized_end=2497
+  _globals['_FINISHREASON']._serialized_start=2500
+  _globals['_FINISHREASON']._serialized_end=2738
   _globals['_MESSAGE']._serialized_start=46
   _globals['_MESSAGE']._serialized_end=286
   _globals['_PART']._serialized_start=289
-  _globals['_PART']._serialized_end=533
-  _globals['_BLOB']._serialized_start=535
-  _globals['_BLOB']._serialized_end=616
-  _globals['_REASONING']._serialized_start=618
-  _globals['_REASONING']._serialized_end=687
-  _globals['_OPAQUESTATE']._serialized_start=689
-  _globals['_OPAQUESTATE']._serialized_end=748
-  _globals['_TOOLCALL']._serialized_start=750
-  _globals['_TOOLCALL']._serialized_end=858
-  _globals['_TOOLDEFINITION']._serialized_start=860
-  _globals['_TOOLDEFINITION']._serialized_end=947
-  _globals['_TOOLCHOICE']._serialized_start=950
-  _globals['_TOOLCHOICE']._serialized_end=1118
-  _globals['_TOOLCHOICE_MODE']._serialized_start=1025
-  _globals['_TOOLCHOICE_MODE']._serialized_end=1118
-  _globals['_RESPONSEFORMAT']._serialized_start=1121
-  _globals['_RESPONSEFORMAT']._serialized_end=1323
-  _globals['_RESPONSEFORMAT_KIND']._serialized_start=1236
-  _globals['_RESPONSEFORMAT_KIND']._serialized_end=1323
-  _globals['_SAMPLING']._serialized_start=1326
-  _globals['_SAMPLING']._serialized_end=1563
-  _globals['_USAGE']._serialized_start=1566
-  _globals['_USAGE']._serialized_end=1757
+  _globals['_PART']._serialized_end=673
+  _globals['_CACHEMARK']._serialized_start=676
+  _globals['_CACHEMARK']._serialized_end=829
+  _globals['_CACHEMARK_LIFETIME']._serialized_start=743
+  _globals['_CACHEMARK_LIFETIME']._serialized_end=829
+  _globals['_CITATION']._serialized_start=831
+  _globals['_CITATION']._serialized_end=940
+  _globals['_BLOB']._serialized_start=942
+  _globals['_BLOB']._serialized_end=1023
+  _globals['_REASONING']._serialized_start=1025
+  _globals['_REASONING']._serialized_end=1094
+  _globals['_OPAQUESTATE']._serialized_start=1096
+  _globals['_OPAQUESTATE']._serialized_end=1155
+  _globals['_TOOLCALL']._serialized_start=1157
+  _globals['_TOOLCALL']._serialized_end=1265
+  _globals['_TOOLDEFINITION']._serialized_start=1268
+  _globals['_TOOLDEFINITION']._serialized_end=1397
+  _globals['_TOOLCHOICE']._serialized_start=1400
+  _globals['_TOOLCHOICE']._serialized_end=1568
+  _globals['_TOOLCHOICE_MODE']._serialized_start=1475
+  _globals['_TOOLCHOICE_MODE']._serialized_end=1568
+  _globals['_RESPONSEFORMAT']._serialized_start=1571
+  _globals['_RESPONSEFORMAT']._serialized_end=1773
+  _globals['_RESPONSEFORMAT_KIND']._serialized_start=1686
+  _globals['_RESPONSEFORMAT_KIND']._serialized_end=1773
+  _globals['_SAMPLING']._serialized_start=1776
+  _globals['_SAMPLING']._serialized_end=2013
+  _globals['_USAGE']._serialized_start=2016
+  _globals['_USAGE']._serialized_end=2207
 # @@protoc_insertion_point(module_scope)

@@ -198,6 +198,9 @@ class Part(_message.Message):
     REASONING_FIELD_NUMBER: _builtins.int
     REFUSAL_FIELD_NUMBER: _builtins.int
     OPAQUE_FIELD_NUMBER: _builtins.int
+    CACHE_FIELD_NUMBER: _builtins.int
+    CITATIONS_FIELD_NUMBER: _builtins.int
+    PROVIDER_STATE_FIELD_NUMBER: _builtins.int
     text: _builtins.str
     """Plain text."""
     json: _builtins.bytes
@@ -220,6 +223,18 @@ class Part(_message.Message):
     def opaque(self) -> Global___OpaqueState:
         """A block that only its provider understands, such as a server-side tool's result."""
 
+    @_builtins.property
+    def cache(self) -> Global___CacheMark:
+        """Everything up to and with this part is worth keeping in the provider's prompt cache. Unset: the gateway decides."""
+
+    @_builtins.property
+    def citations(self) -> _containers.RepeatedCompositeFieldContainer[Global___Citation]:
+        """What the text rests on, in the text's order."""
+
+    @_builtins.property
+    def provider_state(self) -> _containers.RepeatedCompositeFieldContainer[Global___OpaqueState]:
+        """State that the provider wants back with this part."""
+
     def __init__(
         self,
         *,
@@ -230,16 +245,109 @@ class Part(_message.Message):
         reasoning: Global___Reasoning | None = ...,
         refusal: _builtins.str = ...,
         opaque: Global___OpaqueState | None = ...,
+        cache: Global___CacheMark | None = ...,
+        citations: _abc.Iterable[Global___Citation] | None = ...,
+        provider_state: _abc.Iterable[Global___OpaqueState] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["content", b"content", "document", b"document", "image", b"image", "json", b"json", "opaque", b"opaque", "reasoning", b"reasoning", "refusal", b"refusal", "text", b"text"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["cache", b"cache", "content", b"content", "document", b"document", "image", b"image", "json", b"json", "opaque", b"opaque", "reasoning", b"reasoning", "refusal", b"refusal", "text", b"text"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["content", b"content", "document", b"document", "image", b"image", "json", b"json", "opaque", b"opaque", "reasoning", b"reasoning", "refusal", b"refusal", "text", b"text"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cache", b"cache", "citations", b"citations", "content", b"content", "document", b"document", "image", b"image", "json", b"json", "opaque", b"opaque", "provider_state", b"provider_state", "reasoning", b"reasoning", "refusal", b"refusal", "text", b"text"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_content: _TypeAlias = _typing.Literal["text", "json", "image", "document", "reasoning", "refusal", "opaque"]  # noqa: Y015
     _WhichOneofArgType_content: _TypeAlias = _typing.Literal["content", b"content"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_content) -> _WhichOneofReturnType_content | None: ...
 
 Global___Part: _TypeAlias = Part  # noqa: Y015
+
+@_typing.final
+class CacheMark(_message.Message):
+    """A point up to which a provider may cache the prompt."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    class _Lifetime:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _LifetimeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[CacheMark._Lifetime.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        LIFETIME_UNSPECIFIED: CacheMark._Lifetime.ValueType  # 0
+        """The same as FIVE_MINUTES."""
+        LIFETIME_FIVE_MINUTES: CacheMark._Lifetime.ValueType  # 1
+        """Five minutes after its last use."""
+        LIFETIME_ONE_HOUR: CacheMark._Lifetime.ValueType  # 2
+        """One hour after its last use."""
+
+    class Lifetime(_Lifetime, metaclass=_LifetimeEnumTypeWrapper):
+        """How long the provider keeps it."""
+
+    LIFETIME_UNSPECIFIED: CacheMark.Lifetime.ValueType  # 0
+    """The same as FIVE_MINUTES."""
+    LIFETIME_FIVE_MINUTES: CacheMark.Lifetime.ValueType  # 1
+    """Five minutes after its last use."""
+    LIFETIME_ONE_HOUR: CacheMark.Lifetime.ValueType  # 2
+    """One hour after its last use."""
+
+    LIFETIME_FIELD_NUMBER: _builtins.int
+    lifetime: Global___CacheMark.Lifetime.ValueType
+    """How long the provider keeps it."""
+    def __init__(
+        self,
+        *,
+        lifetime: Global___CacheMark.Lifetime.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["lifetime", b"lifetime"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CacheMark: _TypeAlias = CacheMark  # noqa: Y015
+
+@_typing.final
+class Citation(_message.Message):
+    """Where a piece of an answer comes from."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    URL_FIELD_NUMBER: _builtins.int
+    TITLE_FIELD_NUMBER: _builtins.int
+    QUOTE_FIELD_NUMBER: _builtins.int
+    START_FIELD_NUMBER: _builtins.int
+    END_FIELD_NUMBER: _builtins.int
+    url: _builtins.str
+    """The page. Empty for a document of the request."""
+    title: _builtins.str
+    """The page's or document's title."""
+    quote: _builtins.str
+    """The words it rests on. Empty when the provider does not quote."""
+    start: _builtins.int
+    """Where the cited piece begins in the part's text, in Unicode characters. Unset when the provider does not say."""
+    end: _builtins.int
+    """Where it ends, exclusive."""
+    def __init__(
+        self,
+        *,
+        url: _builtins.str = ...,
+        title: _builtins.str = ...,
+        quote: _builtins.str = ...,
+        start: _builtins.int | None = ...,
+        end: _builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_end", b"_end", "_start", b"_start", "end", b"end", "start", b"start"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_end", b"_end", "_start", b"_start", "end", b"end", "quote", b"quote", "start", b"start", "title", b"title", "url", b"url"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__end: _TypeAlias = _typing.Literal["end"]  # noqa: Y015
+    _WhichOneofArgType__end: _TypeAlias = _typing.Literal["_end", b"_end"]  # noqa: Y015
+    _WhichOneofReturnType__start: _TypeAlias = _typing.Literal["start"]  # noqa: Y015
+    _WhichOneofArgType__start: _TypeAlias = _typing.Literal["_start", b"_start"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__end) -> _WhichOneofReturnType__end | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__start) -> _WhichOneofReturnType__start | None: ...
+
+Global___Citation: _TypeAlias = Citation  # noqa: Y015
 
 @_typing.final
 class Blob(_message.Message):
@@ -381,6 +489,7 @@ class ToolDefinition(_message.Message):
     DESCRIPTION_FIELD_NUMBER: _builtins.int
     PARAMETERS_FIELD_NUMBER: _builtins.int
     STRICT_FIELD_NUMBER: _builtins.int
+    CACHE_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """The name, 1 to 64 of a-z, A-Z, 0-9, _ and -."""
     description: _builtins.str
@@ -389,6 +498,10 @@ class ToolDefinition(_message.Message):
     """JSON Schema of the arguments, an object schema."""
     strict: _builtins.bool
     """Whether the provider must hold the model to the schema."""
+    @_builtins.property
+    def cache(self) -> Global___CacheMark:
+        """The tools up to and with this one, as they are sent, are worth keeping in the provider's prompt cache."""
+
     def __init__(
         self,
         *,
@@ -396,10 +509,11 @@ class ToolDefinition(_message.Message):
         description: _builtins.str = ...,
         parameters: _builtins.bytes = ...,
         strict: _builtins.bool = ...,
+        cache: Global___CacheMark | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["cache", b"cache"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["description", b"description", "name", b"name", "parameters", b"parameters", "strict", b"strict"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cache", b"cache", "description", b"description", "name", b"name", "parameters", b"parameters", "strict", b"strict"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -62,6 +62,7 @@ class Event(_message.Message):
     RUN_COMPLETED_FIELD_NUMBER: _builtins.int
     RUN_FAILED_FIELD_NUMBER: _builtins.int
     RUN_CANCELLED_FIELD_NUMBER: _builtins.int
+    MODEL_SEAM_FIELD_NUMBER: _builtins.int
     run_id: _builtins.str
     """The run."""
     session_id: _builtins.str
@@ -170,6 +171,10 @@ class Event(_message.Message):
     def run_cancelled(self) -> Global___RunCancelled:
         """The end: the run was cancelled."""
 
+    @_builtins.property
+    def model_seam(self) -> Global___ModelSeam:
+        """Another target went on with the model's answer."""
+
     def __init__(
         self,
         *,
@@ -203,12 +208,13 @@ class Event(_message.Message):
         run_completed: Global___RunCompleted | None = ...,
         run_failed: Global___RunFailed | None = ...,
         run_cancelled: Global___RunCancelled | None = ...,
+        model_seam: Global___ModelSeam | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["cancel_requested", b"cancel_requested", "context_built", b"context_built", "doom_loop_detected", b"doom_loop_detected", "input_received", b"input_received", "kind", b"kind", "messages_committed", b"messages_committed", "model_failed", b"model_failed", "model_finished", b"model_finished", "model_started", b"model_started", "reasoning_delta", b"reasoning_delta", "run_cancelled", b"run_cancelled", "run_completed", b"run_completed", "run_created", b"run_created", "run_failed", b"run_failed", "run_resumed", b"run_resumed", "run_started", b"run_started", "text_delta", b"text_delta", "time", b"time", "tool_call_completed", b"tool_call_completed", "tool_call_delta", b"tool_call_delta", "tool_call_started", b"tool_call_started", "tool_execution_finished", b"tool_execution_finished", "tool_execution_progress", b"tool_execution_progress", "tool_execution_started", b"tool_execution_started", "usage_recorded", b"usage_recorded"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["cancel_requested", b"cancel_requested", "context_built", b"context_built", "doom_loop_detected", b"doom_loop_detected", "input_received", b"input_received", "kind", b"kind", "messages_committed", b"messages_committed", "model_failed", b"model_failed", "model_finished", b"model_finished", "model_seam", b"model_seam", "model_started", b"model_started", "reasoning_delta", b"reasoning_delta", "run_cancelled", b"run_cancelled", "run_completed", b"run_completed", "run_created", b"run_created", "run_failed", b"run_failed", "run_resumed", b"run_resumed", "run_started", b"run_started", "text_delta", b"text_delta", "time", b"time", "tool_call_completed", b"tool_call_completed", "tool_call_delta", b"tool_call_delta", "tool_call_started", b"tool_call_started", "tool_execution_finished", b"tool_execution_finished", "tool_execution_progress", b"tool_execution_progress", "tool_execution_started", b"tool_execution_started", "usage_recorded", b"usage_recorded"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cancel_requested", b"cancel_requested", "context_built", b"context_built", "doom_loop_detected", b"doom_loop_detected", "input_received", b"input_received", "kind", b"kind", "messages_committed", b"messages_committed", "model_failed", b"model_failed", "model_finished", b"model_finished", "model_started", b"model_started", "position", b"position", "reasoning_delta", b"reasoning_delta", "run_cancelled", b"run_cancelled", "run_completed", b"run_completed", "run_created", b"run_created", "run_failed", b"run_failed", "run_id", b"run_id", "run_resumed", b"run_resumed", "run_started", b"run_started", "sequence", b"sequence", "session_id", b"session_id", "tenant", b"tenant", "text_delta", b"text_delta", "time", b"time", "tool_call_completed", b"tool_call_completed", "tool_call_delta", b"tool_call_delta", "tool_call_started", b"tool_call_started", "tool_execution_finished", b"tool_execution_finished", "tool_execution_progress", b"tool_execution_progress", "tool_execution_started", b"tool_execution_started", "traceparent", b"traceparent", "usage_recorded", b"usage_recorded"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cancel_requested", b"cancel_requested", "context_built", b"context_built", "doom_loop_detected", b"doom_loop_detected", "input_received", b"input_received", "kind", b"kind", "messages_committed", b"messages_committed", "model_failed", b"model_failed", "model_finished", b"model_finished", "model_seam", b"model_seam", "model_started", b"model_started", "position", b"position", "reasoning_delta", b"reasoning_delta", "run_cancelled", b"run_cancelled", "run_completed", b"run_completed", "run_created", b"run_created", "run_failed", b"run_failed", "run_id", b"run_id", "run_resumed", b"run_resumed", "run_started", b"run_started", "sequence", b"sequence", "session_id", b"session_id", "tenant", b"tenant", "text_delta", b"text_delta", "time", b"time", "tool_call_completed", b"tool_call_completed", "tool_call_delta", b"tool_call_delta", "tool_call_started", b"tool_call_started", "tool_execution_finished", b"tool_execution_finished", "tool_execution_progress", b"tool_execution_progress", "tool_execution_started", b"tool_execution_started", "traceparent", b"traceparent", "usage_recorded", b"usage_recorded"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["run_created", "run_started", "run_resumed", "context_built", "model_started", "text_delta", "reasoning_delta", "tool_call_started", "tool_call_delta", "tool_call_completed", "model_finished", "model_failed", "messages_committed", "usage_recorded", "tool_execution_started", "tool_execution_progress", "tool_execution_finished", "doom_loop_detected", "input_received", "cancel_requested", "run_completed", "run_failed", "run_cancelled"]  # noqa: Y015
+    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["run_created", "run_started", "run_resumed", "context_built", "model_started", "text_delta", "reasoning_delta", "tool_call_started", "tool_call_delta", "tool_call_completed", "model_finished", "model_failed", "messages_committed", "usage_recorded", "tool_execution_started", "tool_execution_progress", "tool_execution_finished", "doom_loop_detected", "input_received", "cancel_requested", "run_completed", "run_failed", "run_cancelled", "model_seam"]  # noqa: Y015
     _WhichOneofArgType_kind: _TypeAlias = _typing.Literal["kind", b"kind"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_kind) -> _WhichOneofReturnType_kind | None: ...
 
@@ -1025,3 +1031,31 @@ class RunCancelled(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___RunCancelled: _TypeAlias = RunCancelled  # noqa: Y015
+
+@_typing.final
+class ModelSeam(_message.Message):
+    """The model's target failed in mid-answer, and what follows comes from another one."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TURN_FIELD_NUMBER: _builtins.int
+    SEAM_FIELD_NUMBER: _builtins.int
+    turn: _builtins.int
+    """The turn, from 1."""
+    @_builtins.property
+    def seam(self) -> _provider_pb2.Seam:
+        """Where the answer was cut, why, and who goes on."""
+
+    def __init__(
+        self,
+        *,
+        turn: _builtins.int = ...,
+        seam: _provider_pb2.Seam | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["seam", b"seam"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["seam", b"seam", "turn", b"turn"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ModelSeam: _TypeAlias = ModelSeam  # noqa: Y015

@@ -121,6 +121,10 @@ class _ReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Reason.ValueTy
     """[FAILED_PRECONDITION] The provider's credentials are not configured."""
     REASON_FIELD_NOT_EXPRESSIBLE: _Reason.ValueType  # 112
     """[UNIMPLEMENTED] The provider cannot express a field of the request; metadata names its path."""
+    REASON_BUDGET_EXHAUSTED: _Reason.ValueType  # 113
+    """[RESOURCE_EXHAUSTED] A cap in money, tokens or requests is reached; metadata names it, RetryInfo says when there is more."""
+    REASON_PROVIDER_BUSY: _Reason.ValueType  # 114
+    """[RESOURCE_EXHAUSTED] As many calls of the model are under way as it can take; RetryInfo says when to come again."""
     REASON_INTERNAL: _Reason.ValueType  # 200
     """[INTERNAL] A defect in behest; the id in metadata finds it in the log."""
     REASON_SERVICE_UNAVAILABLE: _Reason.ValueType  # 201
@@ -249,6 +253,10 @@ REASON_PROVIDER_CREDENTIALS_MISSING: Reason.ValueType  # 111
 """[FAILED_PRECONDITION] The provider's credentials are not configured."""
 REASON_FIELD_NOT_EXPRESSIBLE: Reason.ValueType  # 112
 """[UNIMPLEMENTED] The provider cannot express a field of the request; metadata names its path."""
+REASON_BUDGET_EXHAUSTED: Reason.ValueType  # 113
+"""[RESOURCE_EXHAUSTED] A cap in money, tokens or requests is reached; metadata names it, RetryInfo says when there is more."""
+REASON_PROVIDER_BUSY: Reason.ValueType  # 114
+"""[RESOURCE_EXHAUSTED] As many calls of the model are under way as it can take; RetryInfo says when to come again."""
 REASON_INTERNAL: Reason.ValueType  # 200
 """[INTERNAL] A defect in behest; the id in metadata finds it in the log."""
 REASON_SERVICE_UNAVAILABLE: Reason.ValueType  # 201

@@ -27,41 +27,57 @@ from behest.fault.v1 import fault_pb2 as behest_dot_fault_dot_v1_dot_fault__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!behest/provider/v1/provider.proto\x12\x12\x62\x65hest.provider.v1\x1a\x19\x62\x65hest/chat/v1/chat.proto\x1a\x1b\x62\x65hest/fault/v1/fault.proto\x1a\x1fgoogle/protobuf/timestamp.proto\")\n\x07Warning\x12\r\n\x05\x66ield\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\"\x91\x02\n\nChatResult\x12(\n\x07message\x18\x01 \x01(\x0b\x32\x17.behest.chat.v1.Message\x12\x33\n\rfinish_reason\x18\x02 \x01(\x0e\x32\x1c.behest.chat.v1.FinishReason\x12\x19\n\x11\x66inish_reason_raw\x18\x03 \x01(\t\x12$\n\x05usage\x18\x04 \x01(\x0b\x32\x15.behest.chat.v1.Usage\x12\x10\n\x08provider\x18\x05 \x01(\t\x12\r\n\x05model\x18\x06 \x01(\t\x12\x13\n\x0bresponse_id\x18\x07 \x01(\t\x12-\n\x08warnings\x18\x08 \x03(\x0b\x32\x1b.behest.provider.v1.Warning\"\xb4\x03\n\tChatEvent\x12\x32\n\x07started\x18\x01 \x01(\x0b\x32\x1f.behest.provider.v1.ChatStartedH\x00\x12\x14\n\ntext_delta\x18\x02 \x01(\tH\x00\x12\x19\n\x0freasoning_delta\x18\x03 \x01(\tH\x00\x12@\n\x11tool_call_started\x18\x04 \x01(\x0b\x32#.behest.provider.v1.ToolCallStartedH\x00\x12<\n\x0ftool_call_delta\x18\x05 \x01(\x0b\x32!.behest.provider.v1.ToolCallDeltaH\x00\x12\x44\n\x13tool_call_completed\x18\x06 \x01(\x0b\x32%.behest.provider.v1.ToolCallCompletedH\x00\x12&\n\x05usage\x18\x07 \x01(\x0b\x32\x15.behest.chat.v1.UsageH\x00\x12\x32\n\x08\x66inished\x18\x08 \x01(\x0b\x32\x1e.behest.provider.v1.ChatResultH\x00\x12\x17\n\rrefusal_delta\x18\t \x01(\tH\x00\x42\x07\n\x05\x65vent\"C\n\x0b\x43hatStarted\x12\x10\n\x08provider\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x13\n\x0bresponse_id\x18\x03 \x01(\t\":\n\x0fToolCallStarted\x12\r\n\x05index\x18\x01 \x01(\x05\x12\n\n\x02id\x18\x02 \x01(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\"1\n\rToolCallDelta\x12\r\n\x05index\x18\x01 \x01(\x05\x12\x11\n\targuments\x18\x02 \x01(\t\"J\n\x11ToolCallCompleted\x12\r\n\x05index\x18\x01 \x01(\x05\x12&\n\x04\x63\x61ll\x18\x02 \x01(\x0b\x32\x18.behest.chat.v1.ToolCall\"\xdf\x01\n\x0c\x43\x61pabilities\x12\x11\n\tstreaming\x18\x01 \x01(\x08\x12\r\n\x05tools\x18\x02 \x01(\x08\x12\x16\n\x0eparallel_tools\x18\x03 \x01(\x08\x12\x13\n\x0bjson_schema\x18\x04 \x01(\x08\x12\x0e\n\x06vision\x18\x05 \x01(\x08\x12\x11\n\treasoning\x18\x06 \x01(\x08\x12\x12\n\nembeddings\x18\x07 \x01(\x08\x12\x16\n\x0eprompt_caching\x18\x08 \x01(\x08\x12\x16\n\x0e\x63ontext_tokens\x18\t \x01(\x03\x12\x19\n\x11max_output_tokens\x18\n \x01(\x03\"s\n\x05Price\x12\x16\n\x0einput_nano_usd\x18\x01 \x01(\x01\x12\x17\n\x0foutput_nano_usd\x18\x02 \x01(\x01\x12\x1b\n\x13\x63\x61\x63he_read_nano_usd\x18\x03 \x01(\x01\x12\x1c\n\x14\x63\x61\x63he_write_nano_usd\x18\x04 \x01(\x01\"\x98\x01\n\x05Model\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08provider\x18\x02 \x01(\t\x12\r\n\x05model\x18\x03 \x01(\t\x12\x36\n\x0c\x63\x61pabilities\x18\x04 \x01(\x0b\x32 .behest.provider.v1.Capabilities\x12(\n\x05price\x18\x05 \x01(\x0b\x32\x19.behest.provider.v1.Price\"[\n\x08Provider\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07\x61\x64\x61pter\x18\x02 \x01(\t\x12\x10\n\x08\x62\x61se_url\x18\x03 \x01(\t\x12\r\n\x05ready\x18\x04 \x01(\x08\x12\x0f\n\x07problem\x18\x05 \x01(\t\"\xa0\x04\n\x0cProviderCall\x12\n\n\x02id\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\x12@\n\x08metadata\x18\x03 \x03(\x0b\x32..behest.provider.v1.ProviderCall.MetadataEntry\x12\x10\n\x08provider\x18\x04 \x01(\t\x12\r\n\x05model\x18\x05 \x01(\t\x12\x10\n\x08streamed\x18\x06 \x01(\x08\x12.\n\nstarted_at\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x13\n\x0b\x64uration_ms\x18\x08 \x01(\x01\x12\x1c\n\x0f\x66irst_output_ms\x18\t \x01(\x01H\x00\x88\x01\x01\x12\x13\n\x0bresponse_id\x18\n \x01(\t\x12\x33\n\rfinish_reason\x18\x0b \x01(\x0e\x32\x1c.behest.chat.v1.FinishReason\x12$\n\x05usage\x18\x0c \x01(\x0b\x32\x15.behest.chat.v1.Usage\x12%\n\x05\x66\x61ult\x18\r \x01(\x0b\x32\x16.behest.fault.v1.Fault\x12<\n\x0f\x66\x61iled_attempts\x18\x0e \x03(\x0b\x32#.behest.provider.v1.ProviderAttempt\x1a/\n\rMetadataEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\x12\n\x10_first_output_ms\"M\n\x0fProviderAttempt\x12%\n\x05\x66\x61ult\x18\x01 \x01(\x0b\x32\x16.behest.fault.v1.Fault\x12\x13\n\x0b\x64uration_ms\x18\x02 \x01(\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!behest/provider/v1/provider.proto\x12\x12\x62\x65hest.provider.v1\x1a\x19\x62\x65hest/chat/v1/chat.proto\x1a\x1b\x62\x65hest/fault/v1/fault.proto\x1a\x1fgoogle/protobuf/timestamp.proto\")\n\x07Warning\x12\r\n\x05\x66ield\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\"\xca\x02\n\nChatResult\x12(\n\x07message\x18\x01 \x01(\x0b\x32\x17.behest.chat.v1.Message\x12\x33\n\rfinish_reason\x18\x02 \x01(\x0e\x32\x1c.behest.chat.v1.FinishReason\x12\x19\n\x11\x66inish_reason_raw\x18\x03 \x01(\t\x12$\n\x05usage\x18\x04 \x01(\x0b\x32\x15.behest.chat.v1.Usage\x12\x10\n\x08provider\x18\x05 \x01(\t\x12\r\n\x05model\x18\x06 \x01(\t\x12\x13\n\x0bresponse_id\x18\x07 \x01(\t\x12-\n\x08warnings\x18\x08 \x03(\x0b\x32\x1b.behest.provider.v1.Warning\x12\'\n\x05seams\x18\t \x03(\x0b\x32\x18.behest.provider.v1.Seam\x12\x0e\n\x06\x63\x61\x63hed\x18\n \x01(\x08\"g\n\x04Seam\x12%\n\x05\x66\x61ult\x18\x01 \x01(\x0b\x32\x16.behest.fault.v1.Fault\x12\x10\n\x08provider\x18\x02 \x01(\t\x12\r\n\x05model\x18\x03 \x01(\t\x12\x17\n\x0ftext_characters\x18\x04 \x01(\x03\"\xde\x03\n\tChatEvent\x12\x32\n\x07started\x18\x01 \x01(\x0b\x32\x1f.behest.provider.v1.ChatStartedH\x00\x12\x14\n\ntext_delta\x18\x02 \x01(\tH\x00\x12\x19\n\x0freasoning_delta\x18\x03 \x01(\tH\x00\x12@\n\x11tool_call_started\x18\x04 \x01(\x0b\x32#.behest.provider.v1.ToolCallStartedH\x00\x12<\n\x0ftool_call_delta\x18\x05 \x01(\x0b\x32!.behest.provider.v1.ToolCallDeltaH\x00\x12\x44\n\x13tool_call_completed\x18\x06 \x01(\x0b\x32%.behest.provider.v1.ToolCallCompletedH\x00\x12&\n\x05usage\x18\x07 \x01(\x0b\x32\x15.behest.chat.v1.UsageH\x00\x12\x32\n\x08\x66inished\x18\x08 \x01(\x0b\x32\x1e.behest.provider.v1.ChatResultH\x00\x12\x17\n\rrefusal_delta\x18\t \x01(\tH\x00\x12(\n\x04seam\x18\n \x01(\x0b\x32\x18.behest.provider.v1.SeamH\x00\x42\x07\n\x05\x65vent\"C\n\x0b\x43hatStarted\x12\x10\n\x08provider\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x13\n\x0bresponse_id\x18\x03 \x01(\t\":\n\x0fToolCallStarted\x12\r\n\x05index\x18\x01 \x01(\x05\x12\n\n\x02id\x18\x02 \x01(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\"1\n\rToolCallDelta\x12\r\n\x05index\x18\x01 \x01(\x05\x12\x11\n\targuments\x18\x02 \x01(\t\"J\n\x11ToolCallCompleted\x12\r\n\x05index\x18\x01 \x01(\x05\x12&\n\x04\x63\x61ll\x18\x02 \x01(\x0b\x32\x18.behest.chat.v1.ToolCall\"\xdf\x01\n\x0c\x43\x61pabilities\x12\x11\n\tstreaming\x18\x01 \x01(\x08\x12\r\n\x05tools\x18\x02 \x01(\x08\x12\x16\n\x0eparallel_tools\x18\x03 \x01(\x08\x12\x13\n\x0bjson_schema\x18\x04 \x01(\x08\x12\x0e\n\x06vision\x18\x05 \x01(\x08\x12\x11\n\treasoning\x18\x06 \x01(\x08\x12\x12\n\nembeddings\x18\x07 \x01(\x08\x12\x16\n\x0eprompt_caching\x18\x08 \x01(\x08\x12\x16\n\x0e\x63ontext_tokens\x18\t \x01(\x03\x12\x19\n\x11max_output_tokens\x18\n \x01(\x03\"s\n\x05Price\x12\x16\n\x0einput_nano_usd\x18\x01 \x01(\x01\x12\x17\n\x0foutput_nano_usd\x18\x02 \x01(\x01\x12\x1b\n\x13\x63\x61\x63he_read_nano_usd\x18\x03 \x01(\x01\x12\x1c\n\x14\x63\x61\x63he_write_nano_usd\x18\x04 \x01(\x01\"\x98\x01\n\x05Model\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08provider\x18\x02 \x01(\t\x12\r\n\x05model\x18\x03 \x01(\t\x12\x36\n\x0c\x63\x61pabilities\x18\x04 \x01(\x0b\x32 .behest.provider.v1.Capabilities\x12(\n\x05price\x18\x05 \x01(\x0b\x32\x19.behest.provider.v1.Price\"\x8e\x01\n\x08Provider\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07\x61\x64\x61pter\x18\x02 \x01(\t\x12\x10\n\x08\x62\x61se_url\x18\x03 \x01(\t\x12\r\n\x05ready\x18\x04 \x01(\x08\x12\x0f\n\x07problem\x18\x05 \x01(\t\x12\x31\n\x07targets\x18\x06 \x03(\x0b\x32 .behest.provider.v1.TargetHealth\"\xb0\x02\n\x0cTargetHealth\x12\r\n\x05model\x18\x01 \x01(\t\x12\x39\n\x07\x63ircuit\x18\x02 \x01(\x0e\x32(.behest.provider.v1.TargetHealth.Circuit\x12\x11\n\tin_flight\x18\x03 \x01(\x05\x12\x19\n\x11\x63oncurrency_limit\x18\x04 \x01(\x05\x12\x31\n\rcooling_until\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x14\n\x0clast_failure\x18\x06 \x01(\t\"_\n\x07\x43ircuit\x12\x17\n\x13\x43IRCUIT_UNSPECIFIED\x10\x00\x12\x12\n\x0e\x43IRCUIT_CLOSED\x10\x01\x12\x10\n\x0c\x43IRCUIT_OPEN\x10\x02\x12\x15\n\x11\x43IRCUIT_HALF_OPEN\x10\x03\"*\n\tEmbedding\x12\r\n\x05index\x18\x01 \x01(\x05\x12\x0e\n\x06values\x18\x02 \x03(\x02\"\x86\x03\n\x0c\x42udgetStatus\x12\x0c\n\x04name\x18\x01 \x01(\t\x12:\n\x05scope\x18\x02 \x03(\x0b\x32+.behest.provider.v1.BudgetStatus.ScopeEntry\x12\x33\n\x04unit\x18\x03 \x01(\x0e\x32%.behest.provider.v1.BudgetStatus.Unit\x12\x16\n\x0ewindow_seconds\x18\x04 \x01(\x03\x12\r\n\x05limit\x18\x05 \x01(\x03\x12\x0c\n\x04used\x18\x06 \x01(\x03\x12\x10\n\x08reserved\x18\x07 \x01(\x03\x12-\n\tresets_at\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x1a,\n\nScopeEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"S\n\x04Unit\x12\x14\n\x10UNIT_UNSPECIFIED\x10\x00\x12\x11\n\rUNIT_REQUESTS\x10\x01\x12\x0f\n\x0bUNIT_TOKENS\x10\x02\x12\x11\n\rUNIT_NANO_USD\x10\x03\"\xa0\x04\n\x0cProviderCall\x12\n\n\x02id\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\x12@\n\x08metadata\x18\x03 \x03(\x0b\x32..behest.provider.v1.ProviderCall.MetadataEntry\x12\x10\n\x08provider\x18\x04 \x01(\t\x12\r\n\x05model\x18\x05 \x01(\t\x12\x10\n\x08streamed\x18\x06 \x01(\x08\x12.\n\nstarted_at\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x13\n\x0b\x64uration_ms\x18\x08 \x01(\x01\x12\x1c\n\x0f\x66irst_output_ms\x18\t \x01(\x01H\x00\x88\x01\x01\x12\x13\n\x0bresponse_id\x18\n \x01(\t\x12\x33\n\rfinish_reason\x18\x0b \x01(\x0e\x32\x1c.behest.chat.v1.FinishReason\x12$\n\x05usage\x18\x0c \x01(\x0b\x32\x15.behest.chat.v1.Usage\x12%\n\x05\x66\x61ult\x18\r \x01(\x0b\x32\x16.behest.fault.v1.Fault\x12<\n\x0f\x66\x61iled_attempts\x18\x0e \x03(\x0b\x32#.behest.provider.v1.ProviderAttempt\x1a/\n\rMetadataEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\x12\n\x10_first_output_ms\"M\n\x0fProviderAttempt\x12%\n\x05\x66\x61ult\x18\x01 \x01(\x0b\x32\x16.behest.fault.v1.Fault\x12\x13\n\x0b\x64uration_ms\x18\x02 \x01(\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'behest.provider.v1.provider_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
+  _globals['_BUDGETSTATUS_SCOPEENTRY']._loaded_options = None
+  _globals['_BUDGETSTATUS_SCOPEENTRY']._serialized_options = b'8\001'
   _globals['_PROVIDERCALL_METADATAENTRY']._loaded_options = None
   _globals['_PROVIDERCALL_METADATAENTRY']._serialized_options = b'8\001'
   _globals['_WARNING']._serialized_start=146
   _globals['_WARNING']._serialized_end=187
   _globals['_CHATRESULT']._serialized_start=190
-  _globals['_CHATRESULT']._serialized_end=463
-  _globals['_CHATEVENT']._serialized_start=466
-  _globals['_CHATEVENT']._serialized_end=902
-  _globals['_CHATSTARTED']._serialized_start=904
-  _globals['_CHATSTARTED']._serialized_end=971
-  _globals['_TOOLCALLSTARTED']._serialized_start=973
-  _globals['_TOOLCALLSTARTED']._serialized_end=1031
-  _globals['_TOOLCALLDELTA']._serialized_start=1033
-  _globals['_TOOLCALLDELTA']._serialized_end=1082
-  _globals['_TOOLCALLCOMPLETED']._serialized_start=1084
-  _globals['_TOOLCALLCOMPLETED']._serialized_end=1158
-  _globals['_CAPABILITIES']._serialized_start=1161
-  _globals['_CAPABILITIES']._serialized_end=1384
-  _globals['_PRICE']._serialized_start=1386
-  _globals['_PRICE']._serialized_end=1501
-  _globals['_MODEL']._serialized_start=1504
-  _globals['_MODEL']._serialized_end=1656
-  _globals['_PROVIDER']._serialized_start=1658
-  _globals['_PROVIDER']._serialized_end=1749
-  _globals['_PROVIDERCALL']._serialized_start=1752
-  _globals['_PROVIDERCALL']._serialized_end=2296
-  _globals['_PROVIDERCALL_METADATAENTRY']._serialized_start=2229
-  _globals['_PROVIDERCALL_METADATAENTRY']._serialized_end=2276
-  _globals['_PROVIDERATTEMPT']._serialized_start=2298
-  _globals['_PROVIDERATTEMPT']._serialized_end=2375
+  _globals['_CHATRESULT']._serialized_end=520
+  _globals['_SEAM']._serialized_start=522
+  _globals['_SEAM']._serialized_end=625
+  _globals['_CHATEVENT']._serialized_start=628
+  _globals['_CHATEVENT']._serialized_end=1106
+  _globals['_CHATSTARTED']._serialized_start=1108
+  _globals['_CHATSTARTED']._serialized_end=1175
+  _globals['_TOOLCALLSTARTED']._serialized_start=1177
+  _globals['_TOOLCALLSTARTED']._serialized_end=1235
+  _globals['_TOOLCALLDELTA']._serialized_start=1237
+  _globals['_TOOLCALLDELTA']._serialized_end=1286
+  _globals['_TOOLCALLCOMPLETED']._serialized_start=1288
+  _globals['_TOOLCALLCOMPLETED']._serialized_end=1362
+  _globals['_CAPABILITIES']._serialized_start=1365
+  _globals['_CAPABILITIES']._serialized_end=1588
+  _globals['_PRICE']._serialized_start=1590
+  _globals['_PRICE']._serialized_end=1705
+  _globals['_MODEL']._serialized_start=1708
+  _globals['_MODEL']._serialized_end=1860
+  _globals['_PROVIDER']._serialized_start=1863
+  _globals['_PROVIDER']._serialized_end=2005
+  _globals['_TARGETHEALTH']._serialized_start=2008
+  _globals['_TARGETHEALTH']._serialized_end=2312
+  _globals['_TARGETHEALTH_CIRCUIT']._serialized_start=2217
+  _globals['_TARGETHEALTH_CIRCUIT']._serialized_end=2312
+  _globals['_EMBEDDING']._serialized_start=2314
+  _globals['_EMBEDDING']._serialized_end=2356
+  _globals['_BUDGETSTATUS']._serialized_start=2359
+  _globals['_BUDGETSTATUS']._serialized_end=2749
+  _globals['_BUDGETSTATUS_SCOPEENTRY']._serialized_start=2620
+  _globals['_BUDGETSTATUS_SCOPEENTRY']._serialized_end=2664
+  _globals['_BUDGETSTATUS_UNIT']._serialized_start=2666
+  _globals['_BUDGETSTATUS_UNIT']._serialized_end=2749
+  _globals['_PROVIDERCALL']._serialized_start=2752
+  _globals['_PROVIDERCALL']._serialized_end=3296
+  _globals['_PROVIDERCALL_METADATAENTRY']._serialized_start=3229
+  _globals['_PROVIDERCALL_METADATAENTRY']._serialized_end=3276
+  _globals['_PROVIDERATTEMPT']._serialized_start=3298
+  _globals['_PROVIDERATTEMPT']._serialized_end=3375
 # @@protoc_insertion_point(module_scope)

@@ -10,6 +10,7 @@ from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -61,6 +62,8 @@ class ChatResult(_message.Message):
     MODEL_FIELD_NUMBER: _builtins.int
     RESPONSE_ID_FIELD_NUMBER: _builtins.int
     WARNINGS_FIELD_NUMBER: _builtins.int
+    SEAMS_FIELD_NUMBER: _builtins.int
+    CACHED_FIELD_NUMBER: _builtins.int
     finish_reason: _chat_pb2.FinishReason.ValueType
     """Why the model stopped."""
     finish_reason_raw: _builtins.str
@@ -71,6 +74,8 @@ class ChatResult(_message.Message):
     """The model that answered, in the provider's words."""
     response_id: _builtins.str
     """The provider's id of the response. Empty when it gives none."""
+    cached: _builtins.bool
+    """Whether it comes from the gateway's response cache: then nothing was consumed, and usage is zero."""
     @_builtins.property
     def message(self) -> _chat_pb2.Message:
         """The assistant's message."""
@@ -83,6 +88,10 @@ class ChatResult(_message.Message):
     def warnings(self) -> _containers.RepeatedCompositeFieldContainer[Global___Warning]:
         """What was adapted or left out harmlessly."""
 
+    @_builtins.property
+    def seams(self) -> _containers.RepeatedCompositeFieldContainer[Global___Seam]:
+        """Where another target went on with the answer, in order. Empty for nearly all."""
+
     def __init__(
         self,
         *,
@@ -94,14 +103,52 @@ class ChatResult(_message.Message):
         model: _builtins.str = ...,
         response_id: _builtins.str = ...,
         warnings: _abc.Iterable[Global___Warning] | None = ...,
+        seams: _abc.Iterable[Global___Seam] | None = ...,
+        cached: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["message", b"message", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["finish_reason", b"finish_reason", "finish_reason_raw", b"finish_reason_raw", "message", b"message", "model", b"model", "provider", b"provider", "response_id", b"response_id", "usage", b"usage", "warnings", b"warnings"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cached", b"cached", "finish_reason", b"finish_reason", "finish_reason_raw", b"finish_reason_raw", "message", b"message", "model", b"model", "provider", b"provider", "response_id", b"response_id", "seams", b"seams", "usage", b"usage", "warnings", b"warnings"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ChatResult: _TypeAlias = ChatResult  # noqa: Y015
+
+@_typing.final
+class Seam(_message.Message):
+    """A place within an answer where its target failed and another one went on from what was produced."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FAULT_FIELD_NUMBER: _builtins.int
+    PROVIDER_FIELD_NUMBER: _builtins.int
+    MODEL_FIELD_NUMBER: _builtins.int
+    TEXT_CHARACTERS_FIELD_NUMBER: _builtins.int
+    provider: _builtins.str
+    """The provider that went on, as configured."""
+    model: _builtins.str
+    """The model that went on, in the provider's words."""
+    text_characters: _builtins.int
+    """Characters of text produced before it."""
+    @_builtins.property
+    def fault(self) -> _fault_pb2.Fault:
+        """Why the one before stopped."""
+
+    def __init__(
+        self,
+        *,
+        fault: _fault_pb2.Fault | None = ...,
+        provider: _builtins.str = ...,
+        model: _builtins.str = ...,
+        text_characters: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["fault", b"fault"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["fault", b"fault", "model", b"model", "provider", b"provider", "text_characters", b"text_characters"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Seam: _TypeAlias = Seam  # noqa: Y015
 
 @_typing.final
 class ChatEvent(_message.Message):
@@ -120,6 +167,7 @@ class ChatEvent(_message.Message):
     USAGE_FIELD_NUMBER: _builtins.int
     FINISHED_FIELD_NUMBER: _builtins.int
     REFUSAL_DELTA_FIELD_NUMBER: _builtins.int
+    SEAM_FIELD_NUMBER: _builtins.int
     text_delta: _builtins.str
     """More of the answer's text."""
     reasoning_delta: _builtins.str
@@ -150,6 +198,10 @@ class ChatEvent(_message.Message):
     def finished(self) -> Global___ChatResult:
         """The answer is complete."""
 
+    @_builtins.property
+    def seam(self) -> Global___Seam:
+        """The target failed in mid-answer, and what follows comes from another one."""
+
     def __init__(
         self,
         *,
@@ -162,12 +214,13 @@ class ChatEvent(_message.Message):
         usage: _chat_pb2.Usage | None = ...,
         finished: Global___ChatResult | None = ...,
         refusal_delta: _builtins.str = ...,
+        seam: Global___Seam | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["event", b"event", "finished", b"finished", "reasoning_delta", b"reasoning_delta", "refusal_delta", b"refusal_delta", "started", b"started", "text_delta", b"text_delta", "tool_call_completed", b"tool_call_completed", "tool_call_delta", b"tool_call_delta", "tool_call_started", b"tool_call_started", "usage", b"usage"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["event", b"event", "finished", b"finished", "reasoning_delta", b"reasoning_delta", "refusal_delta", b"refusal_delta", "seam", b"seam", "started", b"started", "text_delta", b"text_delta", "tool_call_completed", b"tool_call_completed", "tool_call_delta", b"tool_call_delta", "tool_call_started", b"tool_call_started", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["event", b"event", "finished", b"finished", "reasoning_delta", b"reasoning_delta", "refusal_delta", b"refusal_delta", "started", b"started", "text_delta", b"text_delta", "tool_call_completed", b"tool_call_completed", "tool_call_delta", b"tool_call_delta", "tool_call_started", b"tool_call_started", "usage", b"usage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["event", b"event", "finished", b"finished", "reasoning_delta", b"reasoning_delta", "refusal_delta", b"refusal_delta", "seam", b"seam", "started", b"started", "text_delta", b"text_delta", "tool_call_completed", b"tool_call_completed", "tool_call_delta", b"tool_call_delta", "tool_call_started", b"tool_call_started", "usage", b"usage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["started", "text_delta", "reasoning_delta", "tool_call_started", "tool_call_delta", "tool_call_completed", "usage", "finished", "refusal_delta"]  # noqa: Y015
+    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["started", "text_delta", "reasoning_delta", "tool_call_started", "tool_call_delta", "tool_call_completed", "usage", "finished", "refusal_delta", "seam"]  # noqa: Y015
     _WhichOneofArgType_event: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_event) -> _WhichOneofReturnType_event | None: ...
 
@@ -432,16 +485,21 @@ class Provider(_message.Message):
     BASE_URL_FIELD_NUMBER: _builtins.int
     READY_FIELD_NUMBER: _builtins.int
     PROBLEM_FIELD_NUMBER: _builtins.int
+    TARGETS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """The name it is configured under."""
     adapter: _builtins.str
-    """The adapter that speaks to it: openai, anthropic or scripted."""
+    """The adapter that speaks to it, such as openai or anthropic."""
     base_url: _builtins.str
     """Where it is reached. Empty for a provider without network."""
     ready: _builtins.bool
     """Whether it can be called: its credentials are present."""
     problem: _builtins.str
     """Why it is not ready, and what to do."""
+    @_builtins.property
+    def targets(self) -> _containers.RepeatedCompositeFieldContainer[Global___TargetHealth]:
+        """Its models that were called of late, sorted by model, as this replica sees them."""
+
     def __init__(
         self,
         *,
@@ -450,14 +508,215 @@ class Provider(_message.Message):
         base_url: _builtins.str = ...,
         ready: _builtins.bool = ...,
         problem: _builtins.str = ...,
+        targets: _abc.Iterable[Global___TargetHealth] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["adapter", b"adapter", "base_url", b"base_url", "name", b"name", "problem", b"problem", "ready", b"ready"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["adapter", b"adapter", "base_url", b"base_url", "name", b"name", "problem", b"problem", "ready", b"ready", "targets", b"targets"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Provider: _TypeAlias = Provider  # noqa: Y015
+
+@_typing.final
+class TargetHealth(_message.Message):
+    """How a model of a provider has fared of late."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    class _Circuit:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _CircuitEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[TargetHealth._Circuit.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        CIRCUIT_UNSPECIFIED: TargetHealth._Circuit.ValueType  # 0
+        """Never valid on the wire."""
+        CIRCUIT_CLOSED: TargetHealth._Circuit.ValueType  # 1
+        """They do."""
+        CIRCUIT_OPEN: TargetHealth._Circuit.ValueType  # 2
+        """They do not, for it failed too often."""
+        CIRCUIT_HALF_OPEN: TargetHealth._Circuit.ValueType  # 3
+        """One does, to see whether it works again."""
+
+    class Circuit(_Circuit, metaclass=_CircuitEnumTypeWrapper):
+        """Whether calls go there."""
+
+    CIRCUIT_UNSPECIFIED: TargetHealth.Circuit.ValueType  # 0
+    """Never valid on the wire."""
+    CIRCUIT_CLOSED: TargetHealth.Circuit.ValueType  # 1
+    """They do."""
+    CIRCUIT_OPEN: TargetHealth.Circuit.ValueType  # 2
+    """They do not, for it failed too often."""
+    CIRCUIT_HALF_OPEN: TargetHealth.Circuit.ValueType  # 3
+    """One does, to see whether it works again."""
+
+    MODEL_FIELD_NUMBER: _builtins.int
+    CIRCUIT_FIELD_NUMBER: _builtins.int
+    IN_FLIGHT_FIELD_NUMBER: _builtins.int
+    CONCURRENCY_LIMIT_FIELD_NUMBER: _builtins.int
+    COOLING_UNTIL_FIELD_NUMBER: _builtins.int
+    LAST_FAILURE_FIELD_NUMBER: _builtins.int
+    model: _builtins.str
+    """The model in the provider's words."""
+    circuit: Global___TargetHealth.Circuit.ValueType
+    """Whether calls go there."""
+    in_flight: _builtins.int
+    """Calls under way."""
+    concurrency_limit: _builtins.int
+    """Calls that it is given at once, as learnt from how it answers. Zero: no limit."""
+    last_failure: _builtins.str
+    """The reason of its last failure. Empty when the last call succeeded."""
+    @_builtins.property
+    def cooling_until(self) -> _timestamp_pb2.Timestamp:
+        """Until when it asked to be left alone. Unset when it did not."""
+
+    def __init__(
+        self,
+        *,
+        model: _builtins.str = ...,
+        circuit: Global___TargetHealth.Circuit.ValueType = ...,
+        in_flight: _builtins.int = ...,
+        concurrency_limit: _builtins.int = ...,
+        cooling_until: _timestamp_pb2.Timestamp | None = ...,
+        last_failure: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["cooling_until", b"cooling_until"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["circuit", b"circuit", "concurrency_limit", b"concurrency_limit", "cooling_until", b"cooling_until", "in_flight", b"in_flight", "last_failure", b"last_failure", "model", b"model"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TargetHealth: _TypeAlias = TargetHealth  # noqa: Y015
+
+@_typing.final
+class Embedding(_message.Message):
+    """A text or its tokens, as numbers that are near for near meanings."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    INDEX_FIELD_NUMBER: _builtins.int
+    VALUES_FIELD_NUMBER: _builtins.int
+    index: _builtins.int
+    """The place of its input in the request, from 0."""
+    @_builtins.property
+    def values(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """The vector."""
+
+    def __init__(
+        self,
+        *,
+        index: _builtins.int = ...,
+        values: _abc.Iterable[_builtins.float] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["index", b"index", "values", b"values"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Embedding: _TypeAlias = Embedding  # noqa: Y015
+
+@_typing.final
+class BudgetStatus(_message.Message):
+    """A cap and how much of it is used, as of now."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    class _Unit:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _UnitEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[BudgetStatus._Unit.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        UNIT_UNSPECIFIED: BudgetStatus._Unit.ValueType  # 0
+        """Never valid on the wire."""
+        UNIT_REQUESTS: BudgetStatus._Unit.ValueType  # 1
+        """Calls."""
+        UNIT_TOKENS: BudgetStatus._Unit.ValueType  # 2
+        """Tokens read and written."""
+        UNIT_NANO_USD: BudgetStatus._Unit.ValueType  # 3
+        """Billionths of a US dollar."""
+
+    class Unit(_Unit, metaclass=_UnitEnumTypeWrapper):
+        """What is counted."""
+
+    UNIT_UNSPECIFIED: BudgetStatus.Unit.ValueType  # 0
+    """Never valid on the wire."""
+    UNIT_REQUESTS: BudgetStatus.Unit.ValueType  # 1
+    """Calls."""
+    UNIT_TOKENS: BudgetStatus.Unit.ValueType  # 2
+    """Tokens read and written."""
+    UNIT_NANO_USD: BudgetStatus.Unit.ValueType  # 3
+    """Billionths of a US dollar."""
+
+    @_typing.final
+    class ScopeEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    NAME_FIELD_NUMBER: _builtins.int
+    SCOPE_FIELD_NUMBER: _builtins.int
+    UNIT_FIELD_NUMBER: _builtins.int
+    WINDOW_SECONDS_FIELD_NUMBER: _builtins.int
+    LIMIT_FIELD_NUMBER: _builtins.int
+    USED_FIELD_NUMBER: _builtins.int
+    RESERVED_FIELD_NUMBER: _builtins.int
+    RESETS_AT_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """The name it is configured under."""
+    unit: Global___BudgetStatus.Unit.ValueType
+    """What is counted."""
+    window_seconds: _builtins.int
+    """Seconds that the cap is for. Zero: for ever."""
+    limit: _builtins.int
+    """The cap."""
+    used: _builtins.int
+    """What was used in the present window."""
+    reserved: _builtins.int
+    """What calls under way have reserved."""
+    @_builtins.property
+    def scope(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """Whose it is: the tenant, and where the budget is cut so the budget key and the model."""
+
+    @_builtins.property
+    def resets_at(self) -> _timestamp_pb2.Timestamp:
+        """When the present window ends. Unset when it does not."""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        scope: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        unit: Global___BudgetStatus.Unit.ValueType = ...,
+        window_seconds: _builtins.int = ...,
+        limit: _builtins.int = ...,
+        used: _builtins.int = ...,
+        reserved: _builtins.int = ...,
+        resets_at: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["resets_at", b"resets_at"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["limit", b"limit", "name", b"name", "reserved", b"reserved", "resets_at", b"resets_at", "scope", b"scope", "unit", b"unit", "used", b"used", "window_seconds", b"window_seconds"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BudgetStatus: _TypeAlias = BudgetStatus  # noqa: Y015
 
 @_typing.final
 class ProviderCall(_message.Message):

@@ -26,7 +26,7 @@ from behest.chat.v1 import chat_pb2 as behest_dot_chat_dot_v1_dot_chat__pb2
 from behest.provider.v1 import provider_pb2 as behest_dot_provider_dot_v1_dot_provider__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n)behest/provider/v1/provider_service.proto\x12\x12\x62\x65hest.provider.v1\x1a\x19\x62\x65hest/chat/v1/chat.proto\x1a!behest/provider/v1/provider.proto\"\xcc\x03\n\x0b\x43hatRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12)\n\x08messages\x18\x03 \x03(\x0b\x32\x17.behest.chat.v1.Message\x12-\n\x05tools\x18\x04 \x03(\x0b\x32\x1e.behest.chat.v1.ToolDefinition\x12/\n\x0btool_choice\x18\x05 \x01(\x0b\x32\x1a.behest.chat.v1.ToolChoice\x12\x37\n\x0fresponse_format\x18\x06 \x01(\x0b\x32\x1e.behest.chat.v1.ResponseFormat\x12*\n\x08sampling\x18\x07 \x01(\x0b\x32\x18.behest.chat.v1.Sampling\x12?\n\x08metadata\x18\x08 \x03(\x0b\x32-.behest.provider.v1.ChatRequest.MetadataEntry\x12 \n\x13parallel_tool_calls\x18\t \x01(\x08H\x00\x88\x01\x01\x1a/\n\rMetadataEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\x16\n\x14_parallel_tool_calls\">\n\x0c\x43hatResponse\x12.\n\x06result\x18\x01 \x01(\x0b\x32\x1e.behest.provider.v1.ChatResult\"E\n\x11StreamChatRequest\x12\x30\n\x07request\x18\x01 \x01(\x0b\x32\x1f.behest.provider.v1.ChatRequest\"C\n\x12StreamChatResponse\x12-\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x1d.behest.provider.v1.ChatEvent\"%\n\x11ListModelsRequest\x12\x10\n\x08provider\x18\x01 \x01(\t\"?\n\x12ListModelsResponse\x12)\n\x06models\x18\x01 \x03(\x0b\x32\x19.behest.provider.v1.Model\"\x16\n\x14ListProvidersRequest\"H\n\x15ListProvidersResponse\x12/\n\tproviders\x18\x01 \x03(\x0b\x32\x1c.behest.provider.v1.Provider2\xfe\x02\n\x0fProviderService\x12I\n\x04\x43hat\x12\x1f.behest.provider.v1.ChatRequest\x1a .behest.provider.v1.ChatResponse\x12]\n\nStreamChat\x12%.behest.provider.v1.StreamChatRequest\x1a&.behest.provider.v1.StreamChatResponse0\x01\x12[\n\nListModels\x12%.behest.provider.v1.ListModelsRequest\x1a&.behest.provider.v1.ListModelsResponse\x12\x64\n\rListProviders\x12(.behest.provider.v1.ListProvidersRequest\x1a).behest.provider.v1.ListProvidersResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n)behest/provider/v1/provider_service.proto\x12\x12\x62\x65hest.provider.v1\x1a\x19\x62\x65hest/chat/v1/chat.proto\x1a!behest/provider/v1/provider.proto\"\xda\x04\n\x0b\x43hatRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12)\n\x08messages\x18\x03 \x03(\x0b\x32\x17.behest.chat.v1.Message\x12-\n\x05tools\x18\x04 \x03(\x0b\x32\x1e.behest.chat.v1.ToolDefinition\x12/\n\x0btool_choice\x18\x05 \x01(\x0b\x32\x1a.behest.chat.v1.ToolChoice\x12\x37\n\x0fresponse_format\x18\x06 \x01(\x0b\x32\x1e.behest.chat.v1.ResponseFormat\x12*\n\x08sampling\x18\x07 \x01(\x0b\x32\x18.behest.chat.v1.Sampling\x12?\n\x08metadata\x18\x08 \x03(\x0b\x32-.behest.provider.v1.ChatRequest.MetadataEntry\x12 \n\x13parallel_tool_calls\x18\t \x01(\x08H\x00\x88\x01\x01\x12\x39\n\x0eprompt_caching\x18\n \x01(\x0b\x32!.behest.provider.v1.PromptCaching\x12=\n\x10response_caching\x18\x0b \x01(\x0b\x32#.behest.provider.v1.ResponseCaching\x12\x12\n\nbudget_key\x18\x0c \x01(\t\x1a/\n\rMetadataEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\x16\n\x14_parallel_tool_calls\"\xc9\x01\n\rPromptCaching\x12\x34\n\x04mode\x18\x01 \x01(\x0e\x32&.behest.provider.v1.PromptCaching.Mode\x12\x34\n\x08lifetime\x18\x02 \x01(\x0e\x32\".behest.chat.v1.CacheMark.Lifetime\"L\n\x04Mode\x12\x14\n\x10MODE_UNSPECIFIED\x10\x00\x12\r\n\tMODE_AUTO\x10\x01\x12\x11\n\rMODE_EXPLICIT\x10\x02\x12\x0c\n\x08MODE_OFF\x10\x03\";\n\x0fResponseCaching\x12\x0f\n\x07\x65nabled\x18\x01 \x01(\x08\x12\x17\n\x0fmax_age_seconds\x18\x02 \x01(\x03\">\n\x0c\x43hatResponse\x12.\n\x06result\x18\x01 \x01(\x0b\x32\x1e.behest.provider.v1.ChatResult\"E\n\x11StreamChatRequest\x12\x30\n\x07request\x18\x01 \x01(\x0b\x32\x1f.behest.provider.v1.ChatRequest\"C\n\x12StreamChatResponse\x12-\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x1d.behest.provider.v1.ChatEvent\"%\n\x11ListModelsRequest\x12\x10\n\x08provider\x18\x01 \x01(\t\"?\n\x12ListModelsResponse\x12)\n\x06models\x18\x01 \x03(\x0b\x32\x19.behest.provider.v1.Model\"\x16\n\x14ListProvidersRequest\"H\n\x15ListProvidersResponse\x12/\n\tproviders\x18\x01 \x03(\x0b\x32\x1c.behest.provider.v1.Provider\"\xc3\x02\n\x0c\x45mbedRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12.\n\x06inputs\x18\x03 \x03(\x0b\x32\x1e.behest.provider.v1.EmbedInput\x12\x17\n\ndimensions\x18\x04 \x01(\x05H\x00\x88\x01\x01\x12\x31\n\x07purpose\x18\x05 \x01(\x0e\x32 .behest.provider.v1.EmbedPurpose\x12@\n\x08metadata\x18\x06 \x03(\x0b\x32..behest.provider.v1.EmbedRequest.MetadataEntry\x12\x12\n\nbudget_key\x18\x07 \x01(\t\x1a/\n\rMetadataEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\r\n\x0b_dimensions\"X\n\nEmbedInput\x12\x0e\n\x04text\x18\x01 \x01(\tH\x00\x12\x31\n\x06tokens\x18\x02 \x01(\x0b\x32\x1f.behest.provider.v1.EmbedTokensH\x00\x42\x07\n\x05input\"\x1a\n\x0b\x45mbedTokens\x12\x0b\n\x03ids\x18\x01 \x03(\r\"\xb8\x01\n\rEmbedResponse\x12\x31\n\nembeddings\x18\x01 \x03(\x0b\x32\x1d.behest.provider.v1.Embedding\x12$\n\x05usage\x18\x02 \x01(\x0b\x32\x15.behest.chat.v1.Usage\x12\x10\n\x08provider\x18\x03 \x01(\t\x12\r\n\x05model\x18\x04 \x01(\t\x12-\n\x08warnings\x18\x05 \x03(\x0b\x32\x1b.behest.provider.v1.Warning\"F\n\x12\x43ountTokensRequest\x12\x30\n\x07request\x18\x01 \x01(\x0b\x32\x1f.behest.provider.v1.ChatRequest\"[\n\x13\x43ountTokensResponse\x12\x14\n\x0cinput_tokens\x18\x01 \x01(\x03\x12\r\n\x05\x65xact\x18\x02 \x01(\x08\x12\x10\n\x08provider\x18\x03 \x01(\t\x12\r\n\x05model\x18\x04 \x01(\t\"O\n\x12ListBudgetsRequest\x12\x12\n\nbudget_key\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"a\n\x13ListBudgetsResponse\x12\x31\n\x07\x62udgets\x18\x01 \x03(\x0b\x32 .behest.provider.v1.BudgetStatus\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t*b\n\x0c\x45mbedPurpose\x12\x1d\n\x19\x45MBED_PURPOSE_UNSPECIFIED\x10\x00\x12\x17\n\x13\x45MBED_PURPOSE_QUERY\x10\x01\x12\x1a\n\x16\x45MBED_PURPOSE_DOCUMENT\x10\x02\x32\x8c\x05\n\x0fProviderService\x12I\n\x04\x43hat\x12\x1f.behest.provider.v1.ChatRequest\x1a .behest.provider.v1.ChatResponse\x12]\n\nStreamChat\x12%.behest.provider.v1.StreamChatRequest\x1a&.behest.provider.v1.StreamChatResponse0\x01\x12L\n\x05\x45mbed\x12 .behest.provider.v1.EmbedRequest\x1a!.behest.provider.v1.EmbedResponse\x12^\n\x0b\x43ountTokens\x12&.behest.provider.v1.CountTokensRequest\x1a\'.behest.provider.v1.CountTokensResponse\x12[\n\nListModels\x12%.behest.provider.v1.ListModelsRequest\x1a&.behest.provider.v1.ListModelsResponse\x12\x64\n\rListProviders\x12(.behest.provider.v1.ListProvidersRequest\x1a).behest.provider.v1.ListProvidersResponse\x12^\n\x0bListBudgets\x12&.behest.provider.v1.ListBudgetsRequest\x1a\'.behest.provider.v1.ListBudgetsResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,24 +35,52 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_CHATREQUEST_METADATAENTRY']._loaded_options = None
   _globals['_CHATREQUEST_METADATAENTRY']._serialized_options = b'8\001'
+  _globals['_EMBEDREQUEST_METADATAENTRY']._loaded_options = None
+  _globals['_EMBEDREQUEST_METADATAENTRY']._serialized_options = b'8\001'
+  _globals['_EMBEDPURPOSE']._serialized_start=2379
+  _globals['_EMBEDPURPOSE']._serialized_end=2477
   _globals['_CHATREQUEST']._serialized_start=128
-  _globals['_CHATREQUEST']._serialized_end=588
-  _globals['_CHATREQUEST_METADATAENTRY']._serialized_start=517
-  _globals['_CHATREQUEST_METADATAENTRY']._serialized_end=564
-  _globals['_CHATRESPONSE']._serialized_start=590
-  _globals['_CHATRESPONSE']._serialized_end=652
-  _globals['_STREAMCHATREQUEST']._serialized_start=654
-  _globals['_STREAMCHATREQUEST']._serialized_end=723
-  _globals['_STREAMCHATRESPONSE']._serialized_start=725
-  _globals['_STREAMCHATRESPONSE']._serialized_end=792
-  _globals['_LISTMODELSREQUEST']._serialized_start=794
-  _globals['_LISTMODELSREQUEST']._serialized_end=831
-  _globals['_LISTMODELSRESPONSE']._serialized_start=833
-  _globals['_LISTMODELSRESPONSE']._serialized_end=896
-  _globals['_LISTPROVIDERSREQUEST']._serialized_start=898
-  _globals['_LISTPROVIDERSREQUEST']._serialized_end=920
-  _globals['_LISTPROVIDERSRESPONSE']._serialized_start=922
-  _globals['_LISTPROVIDERSRESPONSE']._serialized_end=994
-  _globals['_PROVIDERSERVICE']._serialized_start=997
-  _globals['_PROVIDERSERVICE']._serialized_end=1379
+  _globals['_CHATREQUEST']._serialized_end=730
+  _globals['_CHATREQUEST_METADATAENTRY']._serialized_start=659
+  _globals['_CHATREQUEST_METADATAENTRY']._serialized_end=706
+  _globals['_PROMPTCACHING']._serialized_start=733
+  _globals['_PROMPTCACHING']._serialized_end=934
+  _globals['_PROMPTCACHING_MODE']._serialized_start=858
+  _globals['_PROMPTCACHING_MODE']._serialized_end=934
+  _globals['_RESPONSECACHING']._serialized_start=936
+  _globals['_RESPONSECACHING']._serialized_end=995
+  _globals['_CHATRESPONSE']._serialized_start=997
+  _globals['_CHATRESPONSE']._serialized_end=1059
+  _globals['_STREAMCHATREQUEST']._serialized_start=1061
+  _globals['_STREAMCHATREQUEST']._serialized_end=1130
+  _globals['_STREAMCHATRESPONSE']._serialized_start=1132
+  _globals['_STREAMCHATRESPONSE']._serialized_end=1199
+  _globals['_LISTMODELSREQUEST']._serialized_start=1201
+  _globals['_LISTMODELSREQUEST']._serialized_end=1238
+  _globals['_LISTMODELSRESPONSE']._serialized_start=1240
+  _globals['_LISTMODELSRESPONSE']._serialized_end=1303
+  _globals['_LISTPROVIDERSREQUEST']._serialized_start=1305
+  _globals['_LISTPROVIDERSREQUEST']._serialized_end=1327
+  _globals['_LISTPROVIDERSRESPONSE']._serialized_start=1329
+  _globals['_LISTPROVIDERSRESPONSE']._serialized_end=1401
+  _globals['_EMBEDREQUEST']._serialized_start=1404
+  _globals['_EMBEDREQUEST']._serialized_end=1727
+  _globals['_EMBEDREQUEST_METADATAENTRY']._serialized_start=659
+  _globals['_EMBEDREQUEST_METADATAENTRY']._serialized_end=706
+  _globals['_EMBEDINPUT']._serialized_start=1729
+  _globals['_EMBEDINPUT']._serialized_end=1817
+  _globals['_EMBEDTOKENS']._serialized_start=1819
+  _globals['_EMBEDTOKENS']._serialized_end=1845
+  _globals['_EMBEDRESPONSE']._serialized_start=1848
+  _globals['_EMBEDRESPONSE']._serialized_end=2032
+  _globals['_COUNTTOKENSREQUEST']._serialized_start=2034
+  _globals['_COUNTTOKENSREQUEST']._serialized_end=2104
+  _globals['_COUNTTOKENSRESPONSE']._serialized_start=2106
+  _globals['_COUNTTOKENSRESPONSE']._serialized_end=2197
+  _globals['_LISTBUDGETSREQUEST']._serialized_start=2199
+  _globals['_LISTBUDGETSREQUEST']._serialized_end=2278
+  _globals['_LISTBUDGETSRESPONSE']._serialized_start=2280
+  _globals['_LISTBUDGETSRESPONSE']._serialized_end=2377
+  _globals['_PROVIDERSERVICE']._serialized_start=2480
+  _globals['_PROVIDERSERVICE']._serialized_end=3132
 # @@protoc_insertion_point(module_scope)

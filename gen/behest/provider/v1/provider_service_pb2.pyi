@@ -9,6 +9,7 @@ from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -19,6 +20,30 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class _EmbedPurpose:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _EmbedPurposeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_EmbedPurpose.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    EMBED_PURPOSE_UNSPECIFIED: _EmbedPurpose.ValueType  # 0
+    """The provider's default."""
+    EMBED_PURPOSE_QUERY: _EmbedPurpose.ValueType  # 1
+    """What is searched for."""
+    EMBED_PURPOSE_DOCUMENT: _EmbedPurpose.ValueType  # 2
+    """What is searched in."""
+
+class EmbedPurpose(_EmbedPurpose, metaclass=_EmbedPurposeEnumTypeWrapper):
+    """What vectors are for: some models make different ones for the two sides of a search."""
+
+EMBED_PURPOSE_UNSPECIFIED: EmbedPurpose.ValueType  # 0
+"""The provider's default."""
+EMBED_PURPOSE_QUERY: EmbedPurpose.ValueType  # 1
+"""What is searched for."""
+EMBED_PURPOSE_DOCUMENT: EmbedPurpose.ValueType  # 2
+"""What is searched in."""
+Global___EmbedPurpose: _TypeAlias = EmbedPurpose  # noqa: Y015
 
 @_typing.final
 class ChatRequest(_message.Message):
@@ -55,12 +80,17 @@ class ChatRequest(_message.Message):
     SAMPLING_FIELD_NUMBER: _builtins.int
     METADATA_FIELD_NUMBER: _builtins.int
     PARALLEL_TOOL_CALLS_FIELD_NUMBER: _builtins.int
+    PROMPT_CACHING_FIELD_NUMBER: _builtins.int
+    RESPONSE_CACHING_FIELD_NUMBER: _builtins.int
+    BUDGET_KEY_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """An id for this call, the same when it is repeated. Optional; at most 128 characters."""
     model: _builtins.str
     """The model: provider/model, a configured alias, or empty for the configured default."""
     parallel_tool_calls: _builtins.bool
     """Whether the model may call several tools at once. Unset leaves the provider's default."""
+    budget_key: _builtins.str
+    """Whose share of the tenant's budgets this call is charged to, such as a team or an end user. Optional; at most 128 characters."""
     @_builtins.property
     def messages(self) -> _containers.RepeatedCompositeFieldContainer[_chat_pb2.Message]:
         """The conversation, oldest first. At least one message."""
@@ -85,6 +115,14 @@ class ChatRequest(_message.Message):
     def metadata(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """Labels for the provider's and behest's records. At most 16 pairs."""
 
+    @_builtins.property
+    def prompt_caching(self) -> Global___PromptCaching:
+        """What the provider may keep of the prompt. Unset leaves it to the gateway's configuration."""
+
+    @_builtins.property
+    def response_caching(self) -> Global___ResponseCaching:
+        """Whether an earlier answer to exactly this request will do. Unset: no."""
+
     def __init__(
         self,
         *,
@@ -97,16 +135,98 @@ class ChatRequest(_message.Message):
         sampling: _chat_pb2.Sampling | None = ...,
         metadata: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         parallel_tool_calls: _builtins.bool | None = ...,
+        prompt_caching: Global___PromptCaching | None = ...,
+        response_caching: Global___ResponseCaching | None = ...,
+        budget_key: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_parallel_tool_calls", b"_parallel_tool_calls", "parallel_tool_calls", b"parallel_tool_calls", "response_format", b"response_format", "sampling", b"sampling", "tool_choice", b"tool_choice"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_parallel_tool_calls", b"_parallel_tool_calls", "parallel_tool_calls", b"parallel_tool_calls", "prompt_caching", b"prompt_caching", "response_caching", b"response_caching", "response_format", b"response_format", "sampling", b"sampling", "tool_choice", b"tool_choice"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_parallel_tool_calls", b"_parallel_tool_calls", "messages", b"messages", "metadata", b"metadata", "model", b"model", "parallel_tool_calls", b"parallel_tool_calls", "request_id", b"request_id", "response_format", b"response_format", "sampling", b"sampling", "tool_choice", b"tool_choice", "tools", b"tools"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_parallel_tool_calls", b"_parallel_tool_calls", "budget_key", b"budget_key", "messages", b"messages", "metadata", b"metadata", "model", b"model", "parallel_tool_calls", b"parallel_tool_calls", "prompt_caching", b"prompt_caching", "request_id", b"request_id", "response_caching", b"response_caching", "response_format", b"response_format", "sampling", b"sampling", "tool_choice", b"tool_choice", "tools", b"tools"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__parallel_tool_calls: _TypeAlias = _typing.Literal["parallel_tool_calls"]  # noqa: Y015
     _WhichOneofArgType__parallel_tool_calls: _TypeAlias = _typing.Literal["_parallel_tool_calls", b"_parallel_tool_calls"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType__parallel_tool_calls) -> _WhichOneofReturnType__parallel_tool_calls | None: ...
 
 Global___ChatRequest: _TypeAlias = ChatRequest  # noqa: Y015
+
+@_typing.final
+class PromptCaching(_message.Message):
+    """What a provider may keep of a prompt."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    class _Mode:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _ModeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[PromptCaching._Mode.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        MODE_UNSPECIFIED: PromptCaching._Mode.ValueType  # 0
+        """As the gateway is configured."""
+        MODE_AUTO: PromptCaching._Mode.ValueType  # 1
+        """The gateway: after the last long system part, the last tool, and the last message before the newest user's turn."""
+        MODE_EXPLICIT: PromptCaching._Mode.ValueType  # 2
+        """The caller alone, on parts and tools."""
+        MODE_OFF: PromptCaching._Mode.ValueType  # 3
+        """Nobody: marks of the caller are left out with a warning."""
+
+    class Mode(_Mode, metaclass=_ModeEnumTypeWrapper):
+        """Who sets the marks."""
+
+    MODE_UNSPECIFIED: PromptCaching.Mode.ValueType  # 0
+    """As the gateway is configured."""
+    MODE_AUTO: PromptCaching.Mode.ValueType  # 1
+    """The gateway: after the last long system part, the last tool, and the last message before the newest user's turn."""
+    MODE_EXPLICIT: PromptCaching.Mode.ValueType  # 2
+    """The caller alone, on parts and tools."""
+    MODE_OFF: PromptCaching.Mode.ValueType  # 3
+    """Nobody: marks of the caller are left out with a warning."""
+
+    MODE_FIELD_NUMBER: _builtins.int
+    LIFETIME_FIELD_NUMBER: _builtins.int
+    mode: Global___PromptCaching.Mode.ValueType
+    """Who sets the marks."""
+    lifetime: _chat_pb2.CacheMark.Lifetime.ValueType
+    """How long marks of the gateway's own last."""
+    def __init__(
+        self,
+        *,
+        mode: Global___PromptCaching.Mode.ValueType = ...,
+        lifetime: _chat_pb2.CacheMark.Lifetime.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["lifetime", b"lifetime", "mode", b"mode"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PromptCaching: _TypeAlias = PromptCaching  # noqa: Y015
+
+@_typing.final
+class ResponseCaching(_message.Message):
+    """Under which conditions an earlier answer will do."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ENABLED_FIELD_NUMBER: _builtins.int
+    MAX_AGE_SECONDS_FIELD_NUMBER: _builtins.int
+    enabled: _builtins.bool
+    """Whether the cache is read and written."""
+    max_age_seconds: _builtins.int
+    """The oldest answer that will do, in seconds. Zero: as old as the gateway keeps them."""
+    def __init__(
+        self,
+        *,
+        enabled: _builtins.bool = ...,
+        max_age_seconds: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["enabled", b"enabled", "max_age_seconds", b"max_age_seconds"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ResponseCaching: _TypeAlias = ResponseCaching  # noqa: Y015
 
 @_typing.final
 class ChatResponse(_message.Message):
@@ -266,3 +386,289 @@ class ListProvidersResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ListProvidersResponse: _TypeAlias = ListProvidersResponse  # noqa: Y015
+
+@_typing.final
+class EmbedRequest(_message.Message):
+    """Texts to turn into vectors."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class MetadataEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    MODEL_FIELD_NUMBER: _builtins.int
+    INPUTS_FIELD_NUMBER: _builtins.int
+    DIMENSIONS_FIELD_NUMBER: _builtins.int
+    PURPOSE_FIELD_NUMBER: _builtins.int
+    METADATA_FIELD_NUMBER: _builtins.int
+    BUDGET_KEY_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    """An id for this call, the same when it is repeated. Optional; at most 128 characters."""
+    model: _builtins.str
+    """The model: provider/model, a configured alias, or empty for the configured default."""
+    dimensions: _builtins.int
+    """The length of the vectors. Unset leaves the model's own; refused where the model cannot choose."""
+    purpose: Global___EmbedPurpose.ValueType
+    """What the vectors are for. Unset leaves the provider's default."""
+    budget_key: _builtins.str
+    """Whose share of the tenant's budgets this call is charged to."""
+    @_builtins.property
+    def inputs(self) -> _containers.RepeatedCompositeFieldContainer[Global___EmbedInput]:
+        """What to embed, in order. At least one, at most 2048; more go into further calls."""
+
+    @_builtins.property
+    def metadata(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """Labels for the provider's and behest's records. At most 16 pairs."""
+
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+        model: _builtins.str = ...,
+        inputs: _abc.Iterable[Global___EmbedInput] | None = ...,
+        dimensions: _builtins.int | None = ...,
+        purpose: Global___EmbedPurpose.ValueType = ...,
+        metadata: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        budget_key: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_dimensions", b"_dimensions", "dimensions", b"dimensions"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_dimensions", b"_dimensions", "budget_key", b"budget_key", "dimensions", b"dimensions", "inputs", b"inputs", "metadata", b"metadata", "model", b"model", "purpose", b"purpose", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__dimensions: _TypeAlias = _typing.Literal["dimensions"]  # noqa: Y015
+    _WhichOneofArgType__dimensions: _TypeAlias = _typing.Literal["_dimensions", b"_dimensions"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__dimensions) -> _WhichOneofReturnType__dimensions | None: ...
+
+Global___EmbedRequest: _TypeAlias = EmbedRequest  # noqa: Y015
+
+@_typing.final
+class EmbedInput(_message.Message):
+    """Something to embed."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TEXT_FIELD_NUMBER: _builtins.int
+    TOKENS_FIELD_NUMBER: _builtins.int
+    text: _builtins.str
+    """A text, not empty."""
+    @_builtins.property
+    def tokens(self) -> Global___EmbedTokens:
+        """The same in the model's own tokens."""
+
+    def __init__(
+        self,
+        *,
+        text: _builtins.str = ...,
+        tokens: Global___EmbedTokens | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["input", b"input", "text", b"text", "tokens", b"tokens"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["input", b"input", "text", b"text", "tokens", b"tokens"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_input: _TypeAlias = _typing.Literal["text", "tokens"]  # noqa: Y015
+    _WhichOneofArgType_input: _TypeAlias = _typing.Literal["input", b"input"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_input) -> _WhichOneofReturnType_input | None: ...
+
+Global___EmbedInput: _TypeAlias = EmbedInput  # noqa: Y015
+
+@_typing.final
+class EmbedTokens(_message.Message):
+    """A text as a model's tokens."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    IDS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Token numbers, not empty."""
+
+    def __init__(
+        self,
+        *,
+        ids: _abc.Iterable[_builtins.int] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ids", b"ids"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EmbedTokens: _TypeAlias = EmbedTokens  # noqa: Y015
+
+@_typing.final
+class EmbedResponse(_message.Message):
+    """Vectors."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EMBEDDINGS_FIELD_NUMBER: _builtins.int
+    USAGE_FIELD_NUMBER: _builtins.int
+    PROVIDER_FIELD_NUMBER: _builtins.int
+    MODEL_FIELD_NUMBER: _builtins.int
+    WARNINGS_FIELD_NUMBER: _builtins.int
+    provider: _builtins.str
+    """The provider that answered, as configured."""
+    model: _builtins.str
+    """The model that answered, in the provider's words."""
+    @_builtins.property
+    def embeddings(self) -> _containers.RepeatedCompositeFieldContainer[_provider_pb2.Embedding]:
+        """One for each input, in the inputs' order, all of the same length."""
+
+    @_builtins.property
+    def usage(self) -> _chat_pb2.Usage:
+        """What the calls consumed together."""
+
+    @_builtins.property
+    def warnings(self) -> _containers.RepeatedCompositeFieldContainer[_provider_pb2.Warning]:
+        """What was adapted or left out harmlessly."""
+
+    def __init__(
+        self,
+        *,
+        embeddings: _abc.Iterable[_provider_pb2.Embedding] | None = ...,
+        usage: _chat_pb2.Usage | None = ...,
+        provider: _builtins.str = ...,
+        model: _builtins.str = ...,
+        warnings: _abc.Iterable[_provider_pb2.Warning] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["usage", b"usage"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["embeddings", b"embeddings", "model", b"model", "provider", b"provider", "usage", b"usage", "warnings", b"warnings"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EmbedResponse: _TypeAlias = EmbedResponse  # noqa: Y015
+
+@_typing.final
+class CountTokensRequest(_message.Message):
+    """A conversation to measure."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def request(self) -> Global___ChatRequest:
+        """The conversation."""
+
+    def __init__(
+        self,
+        *,
+        request: Global___ChatRequest | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["request", b"request"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["request", b"request"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CountTokensRequest: _TypeAlias = CountTokensRequest  # noqa: Y015
+
+@_typing.final
+class CountTokensResponse(_message.Message):
+    """How long a conversation is."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    INPUT_TOKENS_FIELD_NUMBER: _builtins.int
+    EXACT_FIELD_NUMBER: _builtins.int
+    PROVIDER_FIELD_NUMBER: _builtins.int
+    MODEL_FIELD_NUMBER: _builtins.int
+    input_tokens: _builtins.int
+    """Tokens that the model would read."""
+    exact: _builtins.bool
+    """Whether the provider counted them. Otherwise it is an estimate, which docs/configuration.md describes."""
+    provider: _builtins.str
+    """The provider that would answer, as configured."""
+    model: _builtins.str
+    """The model that would answer, in the provider's words."""
+    def __init__(
+        self,
+        *,
+        input_tokens: _builtins.int = ...,
+        exact: _builtins.bool = ...,
+        provider: _builtins.str = ...,
+        model: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["exact", b"exact", "input_tokens", b"input_tokens", "model", b"model", "provider", b"provider"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CountTokensResponse: _TypeAlias = CountTokensResponse  # noqa: Y015
+
+@_typing.final
+class ListBudgetsRequest(_message.Message):
+    """Asks for the caps."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BUDGET_KEY_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    budget_key: _builtins.str
+    """Only caps that hold for this budget key. Empty for those of all keys that were used of late."""
+    page_size: _builtins.int
+    """The most to return. 0: 100; at most 1000."""
+    page_token: _builtins.str
+    """Where to go on: next_page_token of the page before."""
+    def __init__(
+        self,
+        *,
+        budget_key: _builtins.str = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["budget_key", b"budget_key", "page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListBudgetsRequest: _TypeAlias = ListBudgetsRequest  # noqa: Y015
+
+@_typing.final
+class ListBudgetsResponse(_message.Message):
+    """The caps."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BUDGETS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """Where the next page begins. Empty at the end."""
+    @_builtins.property
+    def budgets(self) -> _containers.RepeatedCompositeFieldContainer[_provider_pb2.BudgetStatus]:
+        """Sorted by name and scope."""
+
+    def __init__(
+        self,
+        *,
+        budgets: _abc.Iterable[_provider_pb2.BudgetStatus] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["budgets", b"budgets", "next_page_token", b"next_page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListBudgetsResponse: _TypeAlias = ListBudgetsResponse  # noqa: Y015

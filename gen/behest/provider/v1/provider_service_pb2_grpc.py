@@ -45,6 +45,16 @@ class ProviderServiceStub:
                 request_serializer=behest_dot_provider_dot_v1_dot_provider__service__pb2.StreamChatRequest.SerializeToString,
                 response_deserializer=behest_dot_provider_dot_v1_dot_provider__service__pb2.StreamChatResponse.FromString,
                 _registered_method=True)
+        self.Embed = channel.unary_unary(
+                '/behest.provider.v1.ProviderService/Embed',
+                request_serializer=behest_dot_provider_dot_v1_dot_provider__service__pb2.EmbedRequest.SerializeToString,
+                response_deserializer=behest_dot_provider_dot_v1_dot_provider__service__pb2.EmbedResponse.FromString,
+                _registered_method=True)
+        self.CountTokens = channel.unary_unary(
+                '/behest.provider.v1.ProviderService/CountTokens',
+                request_serializer=behest_dot_provider_dot_v1_dot_provider__service__pb2.CountTokensRequest.SerializeToString,
+                response_deserializer=behest_dot_provider_dot_v1_dot_provider__service__pb2.CountTokensResponse.FromString,
+                _registered_method=True)
         self.ListModels = channel.unary_unary(
                 '/behest.provider.v1.ProviderService/ListModels',
                 request_serializer=behest_dot_provider_dot_v1_dot_provider__service__pb2.ListModelsRequest.SerializeToString,
@@ -54,6 +64,11 @@ class ProviderServiceStub:
                 '/behest.provider.v1.ProviderService/ListProviders',
                 request_serializer=behest_dot_provider_dot_v1_dot_provider__service__pb2.ListProvidersRequest.SerializeToString,
                 response_deserializer=behest_dot_provider_dot_v1_dot_provider__service__pb2.ListProvidersResponse.FromString,
+                _registered_method=True)
+        self.ListBudgets = channel.unary_unary(
+                '/behest.provider.v1.ProviderService/ListBudgets',
+                request_serializer=behest_dot_provider_dot_v1_dot_provider__service__pb2.ListBudgetsRequest.SerializeToString,
+                response_deserializer=behest_dot_provider_dot_v1_dot_provider__service__pb2.ListBudgetsResponse.FromString,
                 _registered_method=True)
 
 
@@ -75,6 +90,20 @@ class ProviderServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Embed(self, request, context):
+        """Turns texts into vectors, in order, in as many upstream calls as the provider's limits ask for. Fails as Chat does; nothing is returned for a part of the inputs.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CountTokens(self, request, context):
+        """Counts what a conversation would cost to read: by the provider where it offers that, else by estimate. Fails as Chat does.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListModels(self, request, context):
         """Lists the models that can be called now, sorted by name.
         """
@@ -84,6 +113,13 @@ class ProviderServiceServicer:
 
     def ListProviders(self, request, context):
         """Lists the configured providers, sorted by name.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListBudgets(self, request, context):
+        """Lists the caps that hold for the caller's tenant and how much of each is used, sorted by name and scope.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -102,6 +138,16 @@ def add_ProviderServiceServicer_to_server(servicer, server):
                     request_deserializer=behest_dot_provider_dot_v1_dot_provider__service__pb2.StreamChatRequest.FromString,
                     response_serializer=behest_dot_provider_dot_v1_dot_provider__service__pb2.StreamChatResponse.SerializeToString,
             ),
+            'Embed': grpc.unary_unary_rpc_method_handler(
+                    servicer.Embed,
+                    request_deserializer=behest_dot_provider_dot_v1_dot_provider__service__pb2.EmbedRequest.FromString,
+                    response_serializer=behest_dot_provider_dot_v1_dot_provider__service__pb2.EmbedResponse.SerializeToString,
+            ),
+            'CountTokens': grpc.unary_unary_rpc_method_handler(
+                    servicer.CountTokens,
+                    request_deserializer=behest_dot_provider_dot_v1_dot_provider__service__pb2.CountTokensRequest.FromString,
+                    response_serializer=behest_dot_provider_dot_v1_dot_provider__service__pb2.CountTokensResponse.SerializeToString,
+            ),
             'ListModels': grpc.unary_unary_rpc_method_handler(
                     servicer.ListModels,
                     request_deserializer=behest_dot_provider_dot_v1_dot_provider__service__pb2.ListModelsRequest.FromString,
@@ -111,6 +157,11 @@ def add_ProviderServiceServicer_to_server(servicer, server):
                     servicer.ListProviders,
                     request_deserializer=behest_dot_provider_dot_v1_dot_provider__service__pb2.ListProvidersRequest.FromString,
                     response_serializer=behest_dot_provider_dot_v1_dot_provider__service__pb2.ListProvidersResponse.SerializeToString,
+            ),
+            'ListBudgets': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListBudgets,
+                    request_deserializer=behest_dot_provider_dot_v1_dot_provider__service__pb2.ListBudgetsRequest.FromString,
+                    response_serializer=behest_dot_provider_dot_v1_dot_provider__service__pb2.ListBudgetsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -179,6 +230,60 @@ class ProviderService:
             _registered_method=True)
 
     @staticmethod
+    def Embed(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/behest.provider.v1.ProviderService/Embed',
+            behest_dot_provider_dot_v1_dot_provider__service__pb2.EmbedRequest.SerializeToString,
+            behest_dot_provider_dot_v1_dot_provider__service__pb2.EmbedResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CountTokens(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/behest.provider.v1.ProviderService/CountTokens',
+            behest_dot_provider_dot_v1_dot_provider__service__pb2.CountTokensRequest.SerializeToString,
+            behest_dot_provider_dot_v1_dot_provider__service__pb2.CountTokensResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def ListModels(request,
             target,
             options=(),
@@ -222,6 +327,33 @@ class ProviderService:
             '/behest.provider.v1.ProviderService/ListProviders',
             behest_dot_provider_dot_v1_dot_provider__service__pb2.ListProvidersRequest.SerializeToString,
             behest_dot_provider_dot_v1_dot_provider__service__pb2.ListProvidersResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListBudgets(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/behest.provider.v1.ProviderService/ListBudgets',
+            behest_dot_provider_dot_v1_dot_provider__service__pb2.ListBudgetsRequest.SerializeToString,
+            behest_dot_provider_dot_v1_dot_provider__service__pb2.ListBudgetsResponse.FromString,
             options,
             channel_credentials,
             insecure,

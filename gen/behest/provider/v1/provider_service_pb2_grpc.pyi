@@ -20,10 +20,16 @@ class ProviderServiceStub:
     """Answers a conversation at once. Fails with MODEL_NOT_FOUND, CAPABILITY_MISSING, FIELD_NOT_EXPRESSIBLE or a PROVIDER_ reason. Retried inside for retryable reasons only."""
     StreamChat: _aio.UnaryStreamMultiCallable[_provider_service_pb2.StreamChatRequest, _provider_service_pb2.StreamChatResponse]
     """Answers a conversation as it is produced. Fails as Chat does, and with STREAM_INCOMPLETE when the answer was cut; never ends cleanly without finished."""
+    Embed: _aio.UnaryUnaryMultiCallable[_provider_service_pb2.EmbedRequest, _provider_service_pb2.EmbedResponse]
+    """Turns texts into vectors, in order, in as many upstream calls as the provider's limits ask for. Fails as Chat does; nothing is returned for a part of the inputs."""
+    CountTokens: _aio.UnaryUnaryMultiCallable[_provider_service_pb2.CountTokensRequest, _provider_service_pb2.CountTokensResponse]
+    """Counts what a conversation would cost to read: by the provider where it offers that, else by estimate. Fails as Chat does."""
     ListModels: _aio.UnaryUnaryMultiCallable[_provider_service_pb2.ListModelsRequest, _provider_service_pb2.ListModelsResponse]
     """Lists the models that can be called now, sorted by name."""
     ListProviders: _aio.UnaryUnaryMultiCallable[_provider_service_pb2.ListProvidersRequest, _provider_service_pb2.ListProvidersResponse]
     """Lists the configured providers, sorted by name."""
+    ListBudgets: _aio.UnaryUnaryMultiCallable[_provider_service_pb2.ListBudgetsRequest, _provider_service_pb2.ListBudgetsResponse]
+    """Lists the caps that hold for the caller's tenant and how much of each is used, sorted by name and scope."""
 
 class ProviderServiceServicer(metaclass=_abc_1.ABCMeta):
     """Calls models of any provider through one contract."""
@@ -45,6 +51,22 @@ class ProviderServiceServicer(metaclass=_abc_1.ABCMeta):
         """Answers a conversation as it is produced. Fails as Chat does, and with STREAM_INCOMPLETE when the answer was cut; never ends cleanly without finished."""
 
     @_abc_1.abstractmethod
+    def Embed(
+        self,
+        request: _provider_service_pb2.EmbedRequest,
+        context: _aio.ServicerContext[_provider_service_pb2.EmbedRequest, _abc.Awaitable[_provider_service_pb2.EmbedResponse]],
+    ) -> _abc.Awaitable[_provider_service_pb2.EmbedResponse]:
+        """Turns texts into vectors, in order, in as many upstream calls as the provider's limits ask for. Fails as Chat does; nothing is returned for a part of the inputs."""
+
+    @_abc_1.abstractmethod
+    def CountTokens(
+        self,
+        request: _provider_service_pb2.CountTokensRequest,
+        context: _aio.ServicerContext[_provider_service_pb2.CountTokensRequest, _abc.Awaitable[_provider_service_pb2.CountTokensResponse]],
+    ) -> _abc.Awaitable[_provider_service_pb2.CountTokensResponse]:
+        """Counts what a conversation would cost to read: by the provider where it offers that, else by estimate. Fails as Chat does."""
+
+    @_abc_1.abstractmethod
     def ListModels(
         self,
         request: _provider_service_pb2.ListModelsRequest,
@@ -59,5 +81,13 @@ class ProviderServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_provider_service_pb2.ListProvidersRequest, _abc.Awaitable[_provider_service_pb2.ListProvidersResponse]],
     ) -> _abc.Awaitable[_provider_service_pb2.ListProvidersResponse]:
         """Lists the configured providers, sorted by name."""
+
+    @_abc_1.abstractmethod
+    def ListBudgets(
+        self,
+        request: _provider_service_pb2.ListBudgetsRequest,
+        context: _aio.ServicerContext[_provider_service_pb2.ListBudgetsRequest, _abc.Awaitable[_provider_service_pb2.ListBudgetsResponse]],
+    ) -> _abc.Awaitable[_provider_service_pb2.ListBudgetsResponse]:
+        """Lists the caps that hold for the caller's tenant and how much of each is used, sorted by name and scope."""
 
 def add_ProviderServiceServicer_to_server(servicer: ProviderServiceServicer, server: _aio.Server) -> None: ...

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from chassis.faults import Fault
 from provider_gateway.adapters.anthropic.decode import AnthropicStream, message_result
 from provider_gateway.adapters.anthropic.encode import AnthropicEncoder
-from provider_gateway.adapters.wire import Encoded
+from provider_gateway.adapters.wire import Encoded, Wordless
 from provider_gateway.domain.answers import ChatResult
 from provider_gateway.operations.ports import ModelCall
 
@@ -17,7 +17,7 @@ VERSION = "2023-06-01"
 
 
 @dataclass(frozen=True, slots=True)
-class AnthropicWire:
+class AnthropicWire(Wordless):
     """Messages as the provider configured under `provider` speaks it. Its state is good at every server that serves Claude."""
 
     provider: str

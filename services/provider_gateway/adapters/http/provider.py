@@ -29,7 +29,8 @@ from provider_gateway.adapters.http.transport import (
 )
 from provider_gateway.adapters.wire import Encoded, RefusedInStream, StreamDecoder, Wire
 from provider_gateway.domain.answers import ChatEvent, ChatResult, Finished, RequestWarning, burst, is_output
-from provider_gateway.operations.ports import ModelCall
+from provider_gateway.domain.embeddings import EmbedResult
+from provider_gateway.operations.ports import EmbedCall, ModelCall
 
 MAX_BODY_BYTES = 64 * 1024 * 1024
 MAX_ERROR_BYTES = 64 * 1024
@@ -90,6 +91,25 @@ class HttpProvider:
             async for batch in batches:
                 yield batch
 
+    @property
+    def embed_limit(self) -> int:
+        """Inputs that one call may have."""
+        return self._wire.embed_limit
+
+    async def embed(self, call: EmbedCall) -> EmbedResult:
+        """One vector for each input."""
+        encoded = self._wire.encode_embed(call)
+        async with self._exchange(call.model, encoded, "application/json") as response:
+            return self._wire.decode_embed(await self._body(response), call)
+
+    async def count(self, call: ModelCall) -> int | None:
+        """Input tokens as the provider counts them."""
+        encoded = self._wire.encode_count(call)
+        if encoded is None:
+            return None
+        async with self._exchange(call.model, encoded, "application/json") as response:
+            return self._wire.decode_count(await self._body(response))
+
     def _relax(self, fault: Fault) -> None:
         """Leaves out, from now on, the optional field that the server refused; raises the fault when it was something else."""
         relaxed = self._wire.relaxed(fault)
@@ -99,12 +119,12 @@ class HttpProvider:
 
     async def _complete(self, call: ModelCall) -> ChatResult:
         encoded = self._wire.encode(call, stream=False)
-        async with self._exchange(call, encoded, "application/json") as response:
+        async with self._exchange(call.model, encoded, "application/json") as response:
             return _warned(self._wire.decode(await self._body(response)), encoded.warnings)
 
     async def _stream(self, call: ModelCall) -> AsyncGenerator[Sequence[ChatEvent], None]:
         encoded = self._wire.encode(call, stream=True)
-        async with self._exchange(call, encoded, "text/event-stream") as response:
+        async with self._exchange(call.model, encoded, "text/event-stream") as response:
             if "json" in response.headers.get("content-type", ""):  # an error in a 200, or a server that does not stream
                 result = _warned(self._wire.decode(await self._body(response)), encoded.warnings)
                 yield burst(result)
@@ -130,10 +150,10 @@ class HttpProvider:
         yield rest + decoder.end()
 
     @asynccontextmanager
-    async def _exchange(self, call: ModelCall, encoded: Encoded, accept: str) -> AsyncIterator[HttpResponse]:
+    async def _exchange(self, model: str, encoded: Encoded, accept: str) -> AsyncIterator[HttpResponse]:
         """A successful response; everything that goes wrong in it comes out as a fault."""
         key, own = self._secrets()
-        refused = Refused(self.name, call.model, key)
+        refused = Refused(self.name, model, key)
         headers = {**_HEADERS, "accept": accept, **self._wire.headers(key), **own}
         try:
             async with self._http.post(self._endpoint.base_url + encoded.path, headers, encoded.body) as response:

@@ -9,7 +9,7 @@ from chassis.faults import Fault, ProviderRequestRefused
 from provider_gateway.adapters.openai.decode import OpenAiReader, OpenAiStream, completion
 from provider_gateway.adapters.openai.dialect import Dialect
 from provider_gateway.adapters.openai.encode import OpenAiEncoder
-from provider_gateway.adapters.wire import Encoded, malformed
+from provider_gateway.adapters.wire import Encoded, Wordless, malformed
 from provider_gateway.domain.answers import ChatResult
 from provider_gateway.operations.ports import ModelCall
 
@@ -17,7 +17,7 @@ PATH = "/chat/completions"
 
 
 @dataclass(frozen=True, slots=True)
-class OpenAiWire:
+class OpenAiWire(Wordless):
     """Chat Completions as the provider configured under `provider` speaks it.
 
     State of one server means nothing to another that speaks the same protocol, so it is marked with the provider's name too.

@@ -8,6 +8,7 @@ from collections import OrderedDict
 from collections.abc import AsyncGenerator, Iterator, Sequence
 
 from chassis.faults import (
+    CapabilityMissing,
     Fault,
     ProviderContextOverflow,
     ProviderCredentialsRefused,
@@ -25,7 +26,8 @@ from provider_gateway.adapters.scripted.script import Script, ScriptedFault, Tur
 from provider_gateway.domain.answers import ChatEvent, ChatResult, FinishReason, Usage
 from provider_gateway.domain.assembly import Assembly
 from provider_gateway.domain.chat import ChatRequest
-from provider_gateway.operations.ports import ModelCall
+from provider_gateway.domain.embeddings import EmbedResult
+from provider_gateway.operations.ports import EmbedCall, ModelCall
 
 REMEMBERED = 1024  # so many failing requests are told apart for `times`
 CHARACTERS_PER_TOKEN = 4
@@ -84,6 +86,19 @@ class ScriptedProvider:
         if fault is not None:
             await self._fail(fault)
         yield performance.answer.complete()
+
+    @property
+    def embed_limit(self) -> int:
+        """None."""
+        return 0
+
+    async def embed(self, call: EmbedCall) -> EmbedResult:
+        """Refuses: a script has no vectors."""
+        raise CapabilityMissing(f"{self.name} plays scripts, which lack vectors", metadata={"model": call.model, "missing": "embeddings"})
+
+    async def count(self, call: ModelCall) -> int | None:
+        """None: a script counts nothing."""
+        return None
 
     async def _sleep(self, milliseconds: int) -> None:
         if milliseconds:
