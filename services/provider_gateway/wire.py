@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 from behest.chat.v1 import chat_pb2
+from behest.fault.v1 import fault_pb2
+from chassis.faults import Fault
 from provider_gateway.domain.answers import Usage
+
+SERVICE = "provider-gateway"
+MOST_MESSAGE = 512
 
 
 def usage_to(usage: Usage) -> chat_pb2.Usage:
@@ -17,4 +22,15 @@ def usage_to(usage: Usage) -> chat_pb2.Usage:
         cost_nano_usd=usage.cost_nano_usd,
         cost_known=usage.cost_known,
         calls=usage.calls,
+    )
+
+
+def fault_to(fault: Fault) -> fault_pb2.Fault:
+    """Why something failed, in at most 512 characters."""
+    return fault_pb2.Fault(
+        reason=fault.reason,
+        message=fault.message[:MOST_MESSAGE],
+        metadata=fault.metadata,
+        service=fault.service or SERVICE,
+        retryable=fault.retryable,
     )

@@ -10,18 +10,26 @@ from behest.chat.v1 import chat_pb2
 from behest.provider.v1 import provider_service_pb2 as pb
 from provider_gateway.api.convert import message_to
 from provider_gateway.domain.chat import (
+    NO_NOTES,
     Blob,
+    CacheLifetime,
+    CacheMark,
+    CachingMode,
     ChatRequest,
+    Citation,
     DocumentPart,
     FormatKind,
     ImagePart,
     JsonPart,
     Message,
+    Notes,
     OpaquePart,
     OpaqueState,
+    PromptCaching,
     ReasoningEffort,
     ReasoningPart,
     RefusalPart,
+    ResponseCaching,
     ResponseFormat,
     Role,
     Sampling,
@@ -53,9 +61,7 @@ def request_to(request: ChatRequest) -> pb.ChatRequest:
         request_id=request.request_id,
         model=request.model,
         messages=[message_to(m) for m in request.messages],
-        tools=[
-            chat_pb2.ToolDefinition(name=t.name, description=t.description, parameters=t.parameters, strict=t.strict) for t in request.tools
-        ],
+        tools=[_tool_to(tool) for tool in request.tools],
         tool_choice=chat_pb2.ToolChoice(mode=request.tool_choice.mode.value, name=request.tool_choice.name),
         response_format=chat_pb2.ResponseFormat(
             kind=request.response_format.kind.value,
@@ -69,10 +75,22 @@ def request_to(request: ChatRequest) -> pb.ChatRequest:
             **{name: value for name, value in optional.items() if value is not None},
         ),
         metadata=request.metadata,
+        prompt_caching=pb.PromptCaching(mode=request.prompt_caching.mode.value, lifetime=request.prompt_caching.lifetime.value),
+        response_caching=pb.ResponseCaching(
+            enabled=request.response_caching.enabled, max_age_seconds=request.response_caching.max_age_seconds
+        ),
+        budget_key=request.budget_key,
     )
     if request.parallel_tool_calls is not None:
         message.parallel_tool_calls = request.parallel_tool_calls
     return message
+
+
+def _tool_to(tool: ToolDefinition) -> chat_pb2.ToolDefinition:
+    cache = None if tool.cache is None else chat_pb2.CacheMark(lifetime=tool.cache.lifetime.value)
+    return chat_pb2.ToolDefinition(
+        name=tool.name, description=tool.description, parameters=tool.parameters, strict=tool.strict, cache=cache
+    )
 
 
 _text = st.text(max_size=8)
@@ -83,14 +101,18 @@ _blob = st.one_of(
     st.builds(Blob, url=st.text(min_size=1, max_size=8), media_type=_text, name=_text),
     st.builds(Blob, data=_bytes, media_type=_text, name=_text),
 )
+_mark = st.builds(CacheMark, st.sampled_from(CacheLifetime))
+_place = st.none() | st.integers(-(2**31), 2**31 - 1)
+_citation = st.builds(Citation, _text, _text, _text, _place, _place)
+_notes = st.just(NO_NOTES) | st.builds(Notes, st.none() | _mark, st.lists(_citation, max_size=2).map(tuple), _states)
 _part = st.one_of(
-    st.builds(TextPart, _text),
-    st.builds(JsonPart, _bytes),
-    st.builds(ImagePart, _blob),
-    st.builds(DocumentPart, _blob),
-    st.builds(ReasoningPart, _text, st.none() | _state),
-    st.builds(RefusalPart, _text),
-    st.builds(OpaquePart, _state),
+    st.builds(TextPart, _text, _notes),
+    st.builds(JsonPart, _bytes, _notes),
+    st.builds(ImagePart, _blob, _notes),
+    st.builds(DocumentPart, _blob, _notes),
+    st.builds(ReasoningPart, _text, st.none() | _state, _notes),
+    st.builds(RefusalPart, _text, _notes),
+    st.builds(OpaquePart, _state, _notes),
 )
 _call = st.builds(ToolCall, _text, _text, _bytes, _states)
 MESSAGES = st.builds(
@@ -109,7 +131,7 @@ REQUESTS = st.builds(
     messages=st.lists(MESSAGES, max_size=3).map(tuple),
     model=_text,
     request_id=_text,
-    tools=st.lists(st.builds(ToolDefinition, _text, _text, _bytes, st.booleans()), max_size=2).map(tuple),
+    tools=st.lists(st.builds(ToolDefinition, _text, _text, _bytes, st.booleans(), st.none() | _mark), max_size=2).map(tuple),
     tool_choice=st.builds(ToolChoice, st.sampled_from(ToolChoiceMode), _text),
     response_format=st.builds(ResponseFormat, st.sampled_from(FormatKind), _text, _bytes, st.booleans()),
     sampling=st.builds(
@@ -123,4 +145,7 @@ REQUESTS = st.builds(
     ),
     metadata=st.dictionaries(_text, _text, max_size=3),
     parallel_tool_calls=st.none() | st.booleans(),
+    prompt_caching=st.builds(PromptCaching, st.sampled_from(CachingMode), st.sampled_from(CacheLifetime)),
+    response_caching=st.builds(ResponseCaching, st.booleans(), st.integers(0, 2**62)),
+    budget_key=_text,
 )

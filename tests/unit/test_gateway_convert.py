@@ -8,15 +8,17 @@ from hypothesis import strategies as st
 
 from behest.chat.v1 import chat_pb2
 from behest.provider.v1 import provider_service_pb2 as pb
-from chassis.faults import RequestInvalid
+from chassis.faults import Fault, ProviderTimeout, RequestInvalid, StreamIncomplete
 from kit.provider_requests import MESSAGES, REQUESTS, request_to
 from provider_gateway.api import convert
 from provider_gateway.domain import chat
-from provider_gateway.domain.answers import ChatResult, FinishReason, RequestWarning, Usage, burst
+from provider_gateway.domain.answers import ChatResult, FinishReason, RequestWarning, Seam, Usage, burst
 from provider_gateway.domain.chat import ChatRequest, Message
 from provider_gateway.domain.models import Capabilities, Model, ModelTraits, Price, ProviderStatus
 
 counts = st.integers(0, 2**62)
+faults: st.SearchStrategy[Fault] = st.builds(StreamIncomplete, st.text(max_size=5)) | st.builds(ProviderTimeout, st.text(max_size=5))
+seams = st.builds(Seam, faults, st.text(max_size=5), st.text(max_size=5), counts)
 results = st.builds(
     ChatResult,
     MESSAGES,
@@ -27,7 +29,13 @@ results = st.builds(
     st.text(max_size=5),
     st.text(max_size=5),
     st.lists(st.builds(RequestWarning, st.text(max_size=5), st.text(max_size=5)), max_size=2).map(tuple),
+    st.lists(seams, max_size=2).map(tuple),
+    st.booleans(),
 )
+
+
+TEXT = chat_pb2.Part(text="x")
+UNKNOWN_MARK = chat_pb2.CacheMark(lifetime=99)
 
 
 @pytest.mark.feature("P1")
@@ -60,6 +68,9 @@ def test_a_result_keeps_every_field(result: ChatResult) -> None:
     assert kept == (result.finish_reason_raw, result.provider, result.model, result.response_id)
     assert Usage(**{field.name: getattr(wire.usage, field.name) for field in wire.usage.DESCRIPTOR.fields}) == result.usage
     assert tuple(RequestWarning(w.field, w.message) for w in wire.warnings) == result.warnings
+    assert wire.cached is result.cached
+    told = [(s.fault.reason, s.fault.message, s.fault.retryable, s.provider, s.model, s.text_characters) for s in wire.seams]
+    assert told == [(s.fault.reason, s.fault.message, True, s.provider, s.model, s.text_characters) for s in result.seams]
 
 
 @pytest.mark.feature("P3")
@@ -82,7 +93,19 @@ def test_steps_keep_their_kind_and_order(result: ChatResult) -> None:
     assert response.events[-1].finished == convert.result_to(result)
 
 
-@pytest.mark.parametrize("kind", [chat.Role, chat.ToolChoiceMode, chat.FormatKind, chat.ReasoningEffort, FinishReason])
+@pytest.mark.feature("P12")
+@given(seams)
+def test_a_seam_in_a_stream_says_what_it_says_in_the_result(seam: Seam) -> None:
+    event = convert.event_to(seam)
+    assert event.WhichOneof("event") == "seam"
+    result = ChatResult(Message(chat.Role.ASSISTANT), FinishReason.STOP, seams=(seam,))
+    assert [event.seam] == list(convert.result_to(result).seams)
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [chat.Role, chat.ToolChoiceMode, chat.FormatKind, chat.ReasoningEffort, chat.CacheLifetime, chat.CachingMode, FinishReason],
+)
 def test_the_domains_numbers_are_the_contracts(kind: type[chat.Role]) -> None:
     ours = {member.value for member in kind}
     wire = {
@@ -90,6 +113,8 @@ def test_the_domains_numbers_are_the_contracts(kind: type[chat.Role]) -> None:
         chat.ToolChoiceMode: chat_pb2.ToolChoice.Mode.values(),
         chat.FormatKind: chat_pb2.ResponseFormat.Kind.values(),
         chat.ReasoningEffort: chat_pb2.ReasoningEffort.values(),
+        chat.CacheLifetime: chat_pb2.CacheMark.Lifetime.values(),
+        chat.CachingMode: pb.PromptCaching.Mode.values(),
         FinishReason: chat_pb2.FinishReason.values(),
     }
     assert set(wire[kind]) - ours <= {0}
@@ -101,6 +126,13 @@ def test_the_domains_numbers_are_the_contracts(kind: type[chat.Role]) -> None:
     [
         (pb.ChatRequest(messages=[chat_pb2.Message()]), "messages[0].role"),
         (pb.ChatRequest(messages=[chat_pb2.Message(role=chat_pb2.ROLE_USER, parts=[chat_pb2.Part()])]), "messages[0].parts[0]"),
+        (
+            pb.ChatRequest(messages=[chat_pb2.Message(role=chat_pb2.ROLE_USER, parts=[TEXT, chat_pb2.Part(text="x", cache=UNKNOWN_MARK)])]),
+            "messages[0].parts[1].cache.lifetime",
+        ),
+        (pb.ChatRequest(tools=[chat_pb2.ToolDefinition(cache=UNKNOWN_MARK)]), "tools[0].cache.lifetime"),
+        (pb.ChatRequest(prompt_caching=pb.PromptCaching(mode=99)), "prompt_caching.mode"),
+        (pb.ChatRequest(prompt_caching=pb.PromptCaching(lifetime=99)), "prompt_caching.lifetime"),
         (pb.ChatRequest(tool_choice=chat_pb2.ToolChoice(mode=99)), "tool_choice.mode"),
     ],
 )

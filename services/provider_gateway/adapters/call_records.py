@@ -11,17 +11,14 @@ from urllib.parse import quote
 import structlog
 
 from behest.chat.v1 import chat_pb2
-from behest.fault.v1 import fault_pb2
 from behest.provider.v1 import provider_pb2
-from chassis.faults import Fault
 from chassis.kafka.cloud_events import event_type, own_headers, rfc3339, shared_headers, source_of
 from chassis.kafka.publishing import Publisher, Record
 from chassis.rpc import running
 from chassis.world import Clock
 from provider_gateway.domain.calls import EndedCall, FailedAttempt
-from provider_gateway.wire import usage_to
+from provider_gateway.wire import SERVICE, fault_to, usage_to
 
-SERVICE = "provider-gateway"
 MESSAGE = provider_pb2.ProviderCall.DESCRIPTOR.full_name
 ENDED = event_type("call_ended")
 
@@ -31,7 +28,6 @@ MOST_WAITING = 10_000
 BATCH = 500
 LINGER = 0.05
 LAST_SECONDS = 2.0  # for what waits when the gateway ends
-MOST_MESSAGE = 512
 
 _logger = structlog.get_logger("provider_gateway")
 
@@ -126,7 +122,7 @@ def call_out(call: EndedCall) -> provider_pb2.ProviderCall:
         response_id=call.response_id,
         finish_reason=chat_pb2.FinishReason.ValueType(call.finish.value if call.finish else 0),
         usage=usage_to(call.usage) if call.usage else None,
-        fault=_fault(call.fault),
+        fault=fault_to(call.fault) if call.fault else None,
         failed_attempts=_attempts(call.failed),
     )
     message.started_at.FromNanoseconds(round(call.started_at * 1e6) * 1000)
@@ -134,13 +130,4 @@ def call_out(call: EndedCall) -> provider_pb2.ProviderCall:
 
 
 def _attempts(failed: Iterable[FailedAttempt]) -> list[provider_pb2.ProviderAttempt]:
-    return [provider_pb2.ProviderAttempt(fault=_fault(attempt.fault), duration_ms=attempt.duration * 1000) for attempt in failed]
-
-
-def _fault(fault: Fault | None) -> fault_pb2.Fault | None:
-    if fault is None:
-        return None
-    message = fault.message[:MOST_MESSAGE]
-    return fault_pb2.Fault(
-        reason=fault.reason, message=message, metadata=fault.metadata, service=fault.service or SERVICE, retryable=fault.retryable
-    )
+    return [provider_pb2.ProviderAttempt(fault=fault_to(attempt.fault), duration_ms=attempt.duration * 1000) for attempt in failed]

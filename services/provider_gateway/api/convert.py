@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Never, TypeVar
+from typing import TypeVar
 
 from behest.chat.v1 import chat_pb2
 from behest.provider.v1 import provider_pb2, provider_service_pb2
@@ -14,6 +14,7 @@ from provider_gateway.domain.answers import (
     Finished,
     ReasoningDelta,
     RefusalDelta,
+    Seam,
     Started,
     TextDelta,
     ToolCallCompleted,
@@ -22,19 +23,27 @@ from provider_gateway.domain.answers import (
     UsageReport,
 )
 from provider_gateway.domain.chat import (
+    NO_NOTES,
     Blob,
+    CacheLifetime,
+    CacheMark,
+    CachingMode,
     ChatRequest,
+    Citation,
     DocumentPart,
     FormatKind,
     ImagePart,
     JsonPart,
     Message,
+    Notes,
     OpaquePart,
     OpaqueState,
     Part,
+    PromptCaching,
     ReasoningEffort,
     ReasoningPart,
     RefusalPart,
+    ResponseCaching,
     ResponseFormat,
     Role,
     Sampling,
@@ -45,14 +54,17 @@ from provider_gateway.domain.chat import (
     ToolDefinition,
 )
 from provider_gateway.domain.models import Capabilities, Model, Price, ProviderStatus
-from provider_gateway.wire import usage_to
+from provider_gateway.wire import fault_to, usage_to
 
-E = TypeVar("E", Role, ToolChoiceMode, FormatKind, ReasoningEffort)
+E = TypeVar("E", Role, ToolChoiceMode, FormatKind, ReasoningEffort, CachingMode, CacheLifetime)
 
 # A request carries its whole history, so what is done per message and part is done often: members are found in tables, and where
 # something lies is only written down for an error.
 _ROLES: Mapping[int, Role] = {role.value: role for role in Role}
+_MARKS: Mapping[int, CacheMark] = {lifetime.value: CacheMark(lifetime) for lifetime in CacheLifetime}
 _NO_CHOICE, _NO_FORMAT, _NO_SAMPLING = ToolChoice(), ResponseFormat(), Sampling()
+_NO_PROMPT_CACHING, _NO_RESPONSE_CACHING = PromptCaching(), ResponseCaching()
+_TEXT = chat_pb2.Part.DESCRIPTOR.fields_by_name["text"]
 
 
 def request_from(message: provider_service_pb2.ChatRequest) -> ChatRequest:
@@ -61,12 +73,15 @@ def request_from(message: provider_service_pb2.ChatRequest) -> ChatRequest:
         messages=tuple([message_from(m, place) for place, m in enumerate(message.messages)]),
         model=message.model,
         request_id=message.request_id,
-        tools=tuple([ToolDefinition(t.name, t.description, t.parameters, t.strict) for t in message.tools]),
+        tools=tuple([_tool_from(tool, place) for place, tool in enumerate(message.tools)]),
         tool_choice=_choice_from(message.tool_choice) if message.HasField("tool_choice") else _NO_CHOICE,
         response_format=_format_from(message.response_format) if message.HasField("response_format") else _NO_FORMAT,
         sampling=_sampling_from(message.sampling) if message.HasField("sampling") else _NO_SAMPLING,
         metadata=dict(message.metadata),
         parallel_tool_calls=message.parallel_tool_calls if message.HasField("parallel_tool_calls") else None,
+        prompt_caching=_prompt_caching_from(message.prompt_caching) if message.HasField("prompt_caching") else _NO_PROMPT_CACHING,
+        response_caching=_response_caching_from(message.response_caching) if message.HasField("response_caching") else _NO_RESPONSE_CACHING,
+        budget_key=message.budget_key,
     )
 
 
@@ -75,11 +90,15 @@ def message_from(message: chat_pb2.Message, place: int | None = None) -> Message
     role = _ROLES.get(message.role)
     if role is None:
         raise _unknown(Role, message.role, f"{_path(place)}.role")
-    parts, calls, states = message.parts, message.tool_calls, message.provider_state
+    calls, states = message.tool_calls, message.provider_state
+    try:
+        parts = tuple(map(_part_from, message.parts))
+    except RequestInvalid:  # once more, for the place
+        parts = tuple([_part_from(part, f"{_path(place)}.parts[{number}]") for number, part in enumerate(message.parts)])
     return Message(
         role,
-        tuple([_part_from(part) or _empty_part(place, number) for number, part in enumerate(parts)]),
-        tuple([ToolCall(c.id, c.name, c.arguments, _states_from(c.provider_state)) for c in calls]) if calls else (),
+        parts,
+        tuple(map(_call_from, calls)) if calls else (),
         message.tool_call_id,
         message.tool_name,
         message.is_error,
@@ -111,6 +130,8 @@ def result_to(result: ChatResult) -> provider_pb2.ChatResult:
         model=result.model,
         response_id=result.response_id,
         warnings=[provider_pb2.Warning(field=w.field, message=w.message) for w in result.warnings],
+        seams=[_seam_to(seam) for seam in result.seams],
+        cached=result.cached,
     )
 
 
@@ -139,6 +160,8 @@ def event_to(event: ChatEvent) -> provider_pb2.ChatEvent:
             return provider_pb2.ChatEvent(started=started)
         case UsageReport(usage):
             return provider_pb2.ChatEvent(usage=usage_to(usage))
+        case Seam():
+            return provider_pb2.ChatEvent(seam=_seam_to(event))
         case Finished(result):
             return provider_pb2.ChatEvent(finished=result_to(result))
 
@@ -178,33 +201,39 @@ def _path(place: int | None) -> str:
     return "message" if place is None else f"messages[{place}]"
 
 
-def _empty_part(place: int | None, number: int) -> Never:
-    path = f"{_path(place)}.parts[{number}]"
+def _part_from(part: chat_pb2.Part, path: str = "") -> Part:
+    """The part. Nearly every one is a text without notes, which is seen at one look."""
+    fields = part.ListFields()
+    if len(fields) == 1 and fields[0][0] is _TEXT:
+        return TextPart(fields[0][1])
+    notes = _notes_from(part, path)
+    match part.WhichOneof("content"):
+        case "text":
+            return TextPart(part.text, notes)
+        case "json":
+            return JsonPart(part.json, notes)
+        case "image":
+            return ImagePart(_blob_from(part.image), notes)
+        case "document":
+            return DocumentPart(_blob_from(part.document), notes)
+        case "reasoning":
+            state = _state_from(part.reasoning.state) if part.reasoning.HasField("state") else None
+            return ReasoningPart(part.reasoning.text, state, notes)
+        case "refusal":
+            return RefusalPart(part.refusal, notes)
+        case "opaque":
+            return OpaquePart(_state_from(part.opaque), notes)
     raise RequestInvalid(f"{path} has no content; set one of its fields", violations=(Violation(path, "no content"),))
 
 
-def _part_from(part: chat_pb2.Part) -> Part | None:
-    """The part; None for one without content."""
-    match part.WhichOneof("content"):
-        case "text":
-            return TextPart(part.text)
-        case "json":
-            return JsonPart(part.json)
-        case "image":
-            return ImagePart(_blob_from(part.image))
-        case "document":
-            return DocumentPart(_blob_from(part.document))
-        case "reasoning":
-            state = _state_from(part.reasoning.state) if part.reasoning.HasField("state") else None
-            return ReasoningPart(part.reasoning.text, state)
-        case "refusal":
-            return RefusalPart(part.refusal)
-        case "opaque":
-            return OpaquePart(_state_from(part.opaque))
-    return None
-
-
 def _part_to(part: Part) -> chat_pb2.Part:
+    message = _content_to(part)
+    if part.notes is not NO_NOTES:
+        _note(message, part.notes)
+    return message
+
+
+def _content_to(part: Part) -> chat_pb2.Part:
     match part:
         case TextPart(text):
             return chat_pb2.Part(text=text)
@@ -222,6 +251,52 @@ def _part_to(part: Part) -> chat_pb2.Part:
             return chat_pb2.Part(opaque=_state_to(state))
 
 
+def _notes_from(part: chat_pb2.Part, path: str) -> Notes:
+    cache = _mark_from(part.cache, f"{path}.cache") if part.HasField("cache") else None
+    citations, states = part.citations, part.provider_state
+    if cache is None and not citations and not states:
+        return NO_NOTES
+    return Notes(cache, tuple(map(_citation_from, citations)), _states_from(states))
+
+
+def _note(part: chat_pb2.Part, notes: Notes) -> None:
+    """Writes the notes beside the part's content."""
+    if notes.cache is not None:
+        part.cache.CopyFrom(_mark_to(notes.cache))
+    part.citations.extend(map(_citation_to, notes.citations))
+    part.provider_state.extend(map(_state_to, notes.provider_state))
+
+
+def _mark_from(mark: chat_pb2.CacheMark, path: str) -> CacheMark:
+    known = _MARKS.get(mark.lifetime)
+    if known is None:
+        raise _unknown(CacheLifetime, mark.lifetime, f"{path}.lifetime")
+    return known
+
+
+def _mark_to(mark: CacheMark) -> chat_pb2.CacheMark:
+    return chat_pb2.CacheMark(lifetime=mark.lifetime.value)  # type: ignore[arg-type] # the domain's numbers are the contract's
+
+
+def _citation_from(citation: chat_pb2.Citation) -> Citation:
+    return Citation(
+        citation.url,
+        citation.title,
+        citation.quote,
+        citation.start if citation.HasField("start") else None,
+        citation.end if citation.HasField("end") else None,
+    )
+
+
+def _citation_to(citation: Citation) -> chat_pb2.Citation:
+    return chat_pb2.Citation(url=citation.url, title=citation.title, quote=citation.quote, start=citation.start, end=citation.end)
+
+
+def _tool_from(tool: chat_pb2.ToolDefinition, place: int) -> ToolDefinition:
+    cache = _mark_from(tool.cache, f"tools[{place}].cache") if tool.HasField("cache") else None
+    return ToolDefinition(tool.name, tool.description, tool.parameters, tool.strict, cache)
+
+
 def _blob_from(blob: chat_pb2.Blob) -> Blob:
     return Blob(blob.url, blob.data, blob.media_type, blob.name)
 
@@ -237,16 +312,26 @@ def _state_from(state: chat_pb2.OpaqueState) -> OpaqueState:
 
 
 def _states_from(states: Iterable[chat_pb2.OpaqueState]) -> tuple[OpaqueState, ...]:
-    return tuple([_state_from(state) for state in states])
+    return tuple(map(_state_from, states))
 
 
 def _state_to(state: OpaqueState) -> chat_pb2.OpaqueState:
     return chat_pb2.OpaqueState(provider=state.provider, kind=state.kind, data=state.data)
 
 
+def _call_from(call: chat_pb2.ToolCall) -> ToolCall:
+    states = call.provider_state
+    return ToolCall(call.id, call.name, call.arguments, _states_from(states) if states else ())
+
+
 def _call_to(call: ToolCall) -> chat_pb2.ToolCall:
     states = [_state_to(state) for state in call.provider_state]
     return chat_pb2.ToolCall(id=call.id, name=call.name, arguments=call.arguments, provider_state=states)
+
+
+def _seam_to(seam: Seam) -> provider_pb2.Seam:
+    fault = fault_to(seam.fault)
+    return provider_pb2.Seam(fault=fault, provider=seam.provider, model=seam.model, text_characters=seam.text_characters)
 
 
 def _choice_from(choice: chat_pb2.ToolChoice) -> ToolChoice:
@@ -266,6 +351,15 @@ def _sampling_from(sampling: chat_pb2.Sampling) -> Sampling:
         reasoning_effort=_enum(ReasoningEffort, sampling.reasoning_effort, "sampling.reasoning_effort"),
         seed=sampling.seed if sampling.HasField("seed") else None,
     )
+
+
+def _prompt_caching_from(caching: provider_service_pb2.PromptCaching) -> PromptCaching:
+    mode = _enum(CachingMode, caching.mode, "prompt_caching.mode")
+    return PromptCaching(mode, _enum(CacheLifetime, caching.lifetime, "prompt_caching.lifetime"))
+
+
+def _response_caching_from(caching: provider_service_pb2.ResponseCaching) -> ResponseCaching:
+    return ResponseCaching(caching.enabled, caching.max_age_seconds)
 
 
 def _capabilities_to(capabilities: Capabilities) -> provider_pb2.Capabilities:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass, field
 
+from chassis.faults import Fault
 from provider_gateway.domain.chat import Message, ReasoningPart, RefusalPart, TextPart, ToolCall
 
 
@@ -43,8 +44,18 @@ class RequestWarning:
 
 
 @dataclass(frozen=True, slots=True)
+class Seam:
+    """A place within an answer where its target failed with `fault` and `provider` went on after so many characters of text."""
+
+    fault: Fault
+    provider: str
+    model: str
+    text_characters: int
+
+
+@dataclass(frozen=True, slots=True)
 class ChatResult:
-    """A complete answer."""
+    """A complete answer; `cached` when it comes from the gateway's own response cache, so that nothing was consumed."""
 
     message: Message
     finish_reason: FinishReason
@@ -54,6 +65,8 @@ class ChatResult:
     model: str = ""
     response_id: str = ""
     warnings: tuple[RequestWarning, ...] = ()
+    seams: tuple[Seam, ...] = ()
+    cached: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +139,16 @@ class Finished:
 
 
 ChatEvent = (
-    Started | TextDelta | ReasoningDelta | RefusalDelta | ToolCallStarted | ToolCallDelta | ToolCallCompleted | UsageReport | Finished
+    Started
+    | TextDelta
+    | ReasoningDelta
+    | RefusalDelta
+    | ToolCallStarted
+    | ToolCallDelta
+    | ToolCallCompleted
+    | UsageReport
+    | Seam
+    | Finished
 )
 
 

@@ -46,6 +46,23 @@ class ReasoningEffort(enum.Enum):
     HIGH = 5
 
 
+class CacheLifetime(enum.Enum):
+    """How long a provider keeps a marked prefix; values are the contract's numbers. UNSPECIFIED is five minutes."""
+
+    UNSPECIFIED = 0
+    FIVE_MINUTES = 1
+    ONE_HOUR = 2
+
+
+class CachingMode(enum.Enum):
+    """Who sets the marks for the provider's prompt cache; values are the contract's numbers."""
+
+    UNSPECIFIED = 0
+    AUTO = 1
+    EXPLICIT = 2
+    OFF = 3
+
+
 @dataclass(frozen=True, slots=True)
 class OpaqueState:
     """State that only `provider` understands: kept byte for byte, sent back to it and to no other."""
@@ -53,6 +70,58 @@ class OpaqueState:
     provider: str
     kind: str
     data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class CacheMark:
+    """A point up to which a provider may cache the prompt."""
+
+    lifetime: CacheLifetime = CacheLifetime.UNSPECIFIED
+
+
+@dataclass(frozen=True, slots=True)
+class Citation:
+    """Where a piece of an answer comes from; `start` and `end` are places in the part's text, None when the provider does not say."""
+
+    url: str = ""
+    title: str = ""
+    quote: str = ""
+    start: int | None = None
+    end: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Notes:
+    """What is said about a part beside its content. Nearly no part has any, so that they are one field of it."""
+
+    cache: CacheMark | None = None
+    citations: tuple[Citation, ...] = ()
+    provider_state: tuple[OpaqueState, ...] = ()
+
+
+NO_NOTES = Notes()
+
+
+class _Noted:
+    """The notes of a part, each by its name in the contract."""
+
+    __slots__ = ()
+    notes: Notes
+
+    @property
+    def cache(self) -> CacheMark | None:
+        """The mark after this part."""
+        return self.notes.cache
+
+    @property
+    def citations(self) -> tuple[Citation, ...]:
+        """What the text rests on, in the text's order."""
+        return self.notes.citations
+
+    @property
+    def provider_state(self) -> tuple[OpaqueState, ...]:
+        """State that the provider wants back with this part."""
+        return self.notes.provider_state
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,53 +135,60 @@ class Blob:
 
 
 @dataclass(frozen=True, slots=True)
-class TextPart:
+class TextPart(_Noted):
     """Plain text."""
 
     text: str
+    notes: Notes = NO_NOTES
 
 
 @dataclass(frozen=True, slots=True)
-class JsonPart:
+class JsonPart(_Noted):
     """A JSON document, UTF-8."""
 
     data: bytes
+    notes: Notes = NO_NOTES
 
 
 @dataclass(frozen=True, slots=True)
-class ImagePart:
+class ImagePart(_Noted):
     """A picture."""
 
     blob: Blob
+    notes: Notes = NO_NOTES
 
 
 @dataclass(frozen=True, slots=True)
-class DocumentPart:
+class DocumentPart(_Noted):
     """A document, such as a PDF."""
 
     blob: Blob
+    notes: Notes = NO_NOTES
 
 
 @dataclass(frozen=True, slots=True)
-class ReasoningPart:
+class ReasoningPart(_Noted):
     """What the model thought; `state` is the provider's signature or encrypted form."""
 
     text: str
     state: OpaqueState | None = None
+    notes: Notes = NO_NOTES
 
 
 @dataclass(frozen=True, slots=True)
-class RefusalPart:
+class RefusalPart(_Noted):
     """The model's explanation of why it will not answer."""
 
     text: str
+    notes: Notes = NO_NOTES
 
 
 @dataclass(frozen=True, slots=True)
-class OpaquePart:
+class OpaquePart(_Noted):
     """A block that only its provider understands."""
 
     state: OpaqueState
+    notes: Notes = NO_NOTES
 
 
 Part = TextPart | JsonPart | ImagePart | DocumentPart | ReasoningPart | RefusalPart | OpaquePart
@@ -153,6 +229,7 @@ class ToolDefinition:
     description: str = ""
     parameters: bytes = b""
     strict: bool = False
+    cache: CacheMark | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,6 +268,22 @@ class Sampling:
 
 
 @dataclass(frozen=True, slots=True)
+class PromptCaching:
+    """What a provider may keep of a prompt: who sets the marks, and how long those of the gateway's own last."""
+
+    mode: CachingMode = CachingMode.UNSPECIFIED
+    lifetime: CacheLifetime = CacheLifetime.UNSPECIFIED
+
+
+@dataclass(frozen=True, slots=True)
+class ResponseCaching:
+    """Whether an earlier answer to exactly this request will do, and how old it may be: 0 is as old as the gateway keeps them."""
+
+    enabled: bool = False
+    max_age_seconds: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class ChatRequest:
     """A conversation to answer. Nothing set here is silently dropped."""
 
@@ -203,3 +296,6 @@ class ChatRequest:
     sampling: Sampling = field(default_factory=Sampling)
     metadata: Mapping[str, str] = field(default_factory=dict)
     parallel_tool_calls: bool | None = None
+    prompt_caching: PromptCaching = field(default_factory=PromptCaching)
+    response_caching: ResponseCaching = field(default_factory=ResponseCaching)
+    budget_key: str = ""
