@@ -20,13 +20,18 @@ ERRORS = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientE
 
 
 async def connect(url: str, name: str = "behest", timeout: float = CONNECT_SECONDS, **options: Any) -> Connection:
-    """An open connection; `name` is what pg_stat_activity shows, options are asyncpg's. Raises StorageUnavailable, SettingsInvalid."""
+    """An open connection; `name` is what pg_stat_activity shows, options are asyncpg's. Raises StorageUnavailable, SettingsInvalid.
+
+    With target_session_attrs also asyncpg.TargetServerAttributeNotMatched: the server is there, and another one is wanted.
+    """
     settings = {_OURS: name, **options.pop("server_settings", {})}
     try:
         return await asyncpg.connect(url, timeout=timeout, server_settings=settings, **options)
     except (ValueError, OverflowError):  # asyncpg's ClientConfigurationError among them
         how = "write postgresql://user:password@host:5432/name, in a password %2F for /, %3F for ?, %23 for #, %40 for @"
         raise SettingsInvalid(f"{shown(url)} is no PostgreSQL address: {how}") from None
+    except asyncpg.TargetServerAttributeNotMatched:
+        raise
     except ERRORS as error:
         raise postgres_fault(error, shown(url)) from None  # its cause would show the arguments of connect in a traceback
 

@@ -198,7 +198,13 @@ def test_a_run_can_be_cancelled_from_elsewhere_and_by_ctrl_c(suite: Up) -> None:
     command = [sys.executable, "-m", "suite", "run", SLOW, "--target", suite.target]
     for interrupt in (False, True):
         process = subprocess.Popen(
-            command, cwd=suite.folder, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+            command,
+            cwd=suite.folder,
+            env=environment(),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background jobs ignore it, and so would this
         )
         assert process.stdout is not None
         first = json.loads(process.stdout.readline())

@@ -81,7 +81,10 @@ class Conversation:
     async def _cancel(self) -> None:
         self._cancelled = True
         if self._handle is not None:
-            await self._handle.cancel("interrupted")
+            try:
+                await self._handle.cancel("interrupted")
+            except Fault as fault:
+                tell(f"the run could not be cancelled: {fault.message or fault.reason}\nit goes on; Ctrl-C once more leaves it")
 
 
 @contextlib.contextmanager
