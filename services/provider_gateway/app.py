@@ -26,6 +26,8 @@ from provider_gateway.api.provider_service import ProviderServicer
 from provider_gateway.domain.catalogue import Catalogue
 from provider_gateway.domain.naming import Names
 from provider_gateway.operations.chats import SILENCE, Chats, Manners
+from provider_gateway.operations.counts import TokenCounts
+from provider_gateway.operations.embeddings import Embeddings
 from provider_gateway.operations.ports import Provider
 from provider_gateway.operations.recording import CallRecorder, Recorder
 from provider_gateway.operations.retries import RetryBudget
@@ -46,7 +48,8 @@ async def open_app(settings: ProviderGatewaySettings, world: World, kafka: Kafka
         manners = Manners(settings.retries.policy(), random.random)
         recorder = await _open_recorder(kafka, world, stack) if kafka.on else SILENCE
         methods = Methods(NAME, default_pipeline())
-        servicer = ProviderServicer(Chats(routes, manners, world.clock, recorder), routes)
+        chats, embeddings = Chats(routes, manners, world.clock, recorder), Embeddings(routes, manners, world.clock, recorder)
+        servicer = ProviderServicer(chats, embeddings, TokenCounts(routes, manners, world.clock), routes)
         provider_service_pb2_grpc.add_ProviderServiceServicer_to_server(servicer, methods.server())
         yield App(NAME, methods, ready=_readiness(settings, routes))
 

@@ -23,6 +23,7 @@ from behest.chat.v1 import chat_pb2 as chat_pb
 from behest.event.v1 import event_pb2 as event_pb
 from behest.provider.v1 import provider_pb2 as provider_pb
 from behest.provider.v1 import provider_service_pb2 as providers
+from behest.provider.v1.provider_service_pb2 import ChatRequest, CountTokensResponse, EmbedResponse
 from behest.provider.v1.provider_service_pb2_grpc import ProviderServiceStub
 from behest.run.v1 import run_pb2 as run_pb
 from behest.run.v1 import run_service_pb2 as runs
@@ -46,7 +47,7 @@ IDEMPOTENT = frozenset(
     for service, methods in {
         "run.v1.RunService": ("CreateRun", "GetRun", "ListRuns", "CancelRun", "SendInput", "PreviewContext"),
         "agent.v1.AgentService": ("ListAgents", "GetAgent"),
-        "provider.v1.ProviderService": ("ListModels", "ListProviders"),
+        "provider.v1.ProviderService": ("ListModels", "ListProviders", "CountTokens"),
         "tool.v1.ToolService": ("ListTools", "DeleteExecutions"),
         "session.v1.SessionService": ("GetSession", "ListSessions", "ListMessages", "GetUsage", "GetStatistics"),
     }.items()
@@ -274,6 +275,20 @@ class Behest:
         """The configured providers, with what keeps each from being ready."""
         stub = ProviderServiceStub(await self._channel(Service.PROVIDER_GATEWAY))
         return list((await self._ask(stub.ListProviders, providers.ListProvidersRequest())).providers)
+
+    async def embed(self, texts: Iterable[str], model: str = "", dimensions: int | None = None) -> EmbedResponse:
+        """A vector for each text, in their order, and what they cost; all of them or a Fault. At most 2048 texts."""
+        stub = ProviderServiceStub(await self._channel(Service.PROVIDER_GATEWAY))
+        inputs = [providers.EmbedInput(text=text) for text in texts]
+        return await self._ask(stub.Embed, providers.EmbedRequest(model=model, inputs=inputs, dimensions=dimensions))
+
+    async def count_tokens(self, request: str | ChatRequest, model: str = "") -> CountTokensResponse:
+        """How many tokens a model would read for a request, or for a text as a user's message; `exact` where its provider counted."""
+        stub = ProviderServiceStub(await self._channel(Service.PROVIDER_GATEWAY))
+        if isinstance(request, str):
+            said = chat_pb.Message(role=chat_pb.ROLE_USER, parts=[chat_pb.Part(text=request)])
+            request = ChatRequest(model=model, messages=[said])
+        return await self._ask(stub.CountTokens, providers.CountTokensRequest(request=request))
 
     # how calls are made
 

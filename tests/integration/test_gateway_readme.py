@@ -10,13 +10,14 @@ import pytest
 import yaml
 
 from behest.chat.v1 import chat_pb2
-from chassis.rpc import open_server
+from chassis.rpc import open_channel, open_server
 from chassis.settings import load
 from chassis.world import World
 from kit.provider_gateway import open_gateway, settings_of, steps_of
 from kit.provider_requests import ask, ask_stream
 from provider_gateway.app import open_app
 from provider_gateway.settings import ProviderGatewaySettings
+from suite.client import Behest
 
 README = Path(__file__).resolve().parents[2] / "services" / "provider_gateway" / "README.md"
 pytestmark = pytest.mark.feature("X6")
@@ -51,3 +52,12 @@ async def test_the_script_plays() -> None:
         result = chat_pb2.Message(role=chat_pb2.ROLE_TOOL, tool_call_id=asked.tool_calls[0].id, parts=[chat_pb2.Part(text="18 C")])
         request.messages.extend([asked, result])
         assert (await stub.Chat(request, timeout=10)).result.message.parts[0].text == "It is 18 degrees in Paris."
+
+
+async def test_the_client_embeds_and_counts(capsys: pytest.CaptureFixture[str]) -> None:
+    async with open_app(settings_of({}), World()) as app, open_server(app, "127.0.0.1:0") as server:
+        program: dict[str, Any] = {"__name__": "program"}
+        exec(shown("python", 1), program)
+        program["Behest"] = lambda: Behest(dial=lambda service: open_channel(server.address, "grpc"))
+        await program["main"]()
+    assert re.search(r"(?m)^0\.[1-9]\d alike; 12 tokens, estimated$", capsys.readouterr().out)

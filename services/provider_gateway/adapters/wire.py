@@ -71,6 +71,10 @@ class Wire(Protocol):
     def embed_limit(self) -> int:
         """Inputs that one call may have; 0 when the protocol embeds nothing."""
 
+    @property
+    def embed_tokens(self) -> int:
+        """Tokens that the inputs of one call may have together; 0 where nothing is known."""
+
     def encode_embed(self, call: EmbedCall) -> Encoded:
         """The request for vectors. Raises FieldNotExpressible; CapabilityMissing where the protocol has none."""
 
@@ -97,6 +101,11 @@ class Wordless:
     @property
     def embed_limit(self) -> int:
         """None."""
+        return 0
+
+    @property
+    def embed_tokens(self) -> int:
+        """Not known."""
         return 0
 
     def encode_embed(self, call: EmbedCall) -> Encoded:

@@ -9,16 +9,18 @@ from behest.provider.v1 import provider_service_pb2 as pb
 from behest.provider.v1 import provider_service_pb2_grpc as pb_grpc
 from chassis.faults import MethodNotFound
 from chassis.rpc import current_call
-from provider_gateway.api import convert
+from provider_gateway.api import convert, convert_embeddings
 from provider_gateway.operations.chats import Chats
+from provider_gateway.operations.counts import TokenCounts
+from provider_gateway.operations.embeddings import Embeddings
 from provider_gateway.operations.routes import Routes
 
 
 class ProviderServicer(pb_grpc.ProviderServiceServicer):
     """Serves the contract."""
 
-    def __init__(self, chats: Chats, routes: Routes) -> None:
-        self._chats, self._routes = chats, routes
+    def __init__(self, chats: Chats, embeddings: Embeddings, counts: TokenCounts, routes: Routes) -> None:
+        self._chats, self._embeddings, self._counts, self._routes = chats, embeddings, counts, routes
 
     async def Chat(self, request: pb.ChatRequest, context: object) -> pb.ChatResponse:
         """Answers a conversation at once."""
@@ -41,11 +43,13 @@ class ProviderServicer(pb_grpc.ProviderServiceServicer):
 
     async def Embed(self, request: pb.EmbedRequest, context: object) -> pb.EmbedResponse:
         """Turns texts into vectors."""
-        raise MethodNotFound("Embed is not served yet")
+        result = await self._embeddings.embed(convert_embeddings.embed_request_from(request), current_call().deadline)
+        return convert_embeddings.embed_response_to(result)
 
     async def CountTokens(self, request: pb.CountTokensRequest, context: object) -> pb.CountTokensResponse:
         """Counts what a conversation would cost to read."""
-        raise MethodNotFound("CountTokens is not served yet")
+        count = await self._counts.count(convert.request_from(request.request), current_call().deadline)
+        return convert_embeddings.count_to(count)
 
     async def ListBudgets(self, request: pb.ListBudgetsRequest, context: object) -> pb.ListBudgetsResponse:
         """Lists the caps that hold for the caller's tenant."""

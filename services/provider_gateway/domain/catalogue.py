@@ -35,8 +35,13 @@ def _model(context: int, output: int, price: Price, *, reasoning: bool = False) 
     return ModelTraits(capabilities, price)
 
 
+def _embedding(price: float) -> ModelTraits:
+    return ModelTraits(Capabilities(streaming=False, embeddings=True, context_tokens=8192), dollars(price, 0))
+
+
 _SCRIPTED = ModelTraits(
-    Capabilities(tools=True, parallel_tools=True, json_schema=True, vision=True, reasoning=True, prompt_caching=True), Price(0, 0)
+    Capabilities(tools=True, parallel_tools=True, json_schema=True, vision=True, reasoning=True, embeddings=True, prompt_caching=True),
+    Price(0, 0),
 )
 
 BUILT_IN: Mapping[str, Mapping[str, ModelTraits]] = {
@@ -49,6 +54,9 @@ BUILT_IN: Mapping[str, Mapping[str, ModelTraits]] = {
         "gpt-5": _model(400_000, 128_000, dollars(1.25, 10, 0.125), reasoning=True),
         "gpt-5-mini": _model(400_000, 128_000, dollars(0.25, 2, 0.025), reasoning=True),
         "gpt-5-nano": _model(400_000, 128_000, dollars(0.05, 0.4, 0.005), reasoning=True),
+        "text-embedding-3-small": _embedding(0.02),
+        "text-embedding-3-large": _embedding(0.13),
+        "text-embedding-ada-002": _embedding(0.1),
         "o3": _model(200_000, 100_000, dollars(2, 8, 0.5), reasoning=True),
         "o4-mini": _model(200_000, 100_000, dollars(1.1, 4.4, 0.275), reasoning=True),
     },

@@ -55,6 +55,10 @@ class Provider(Protocol):
     def embed_limit(self) -> int:
         """Inputs that one upstream call may have; 0 when the provider embeds nothing."""
 
+    @property
+    def embed_tokens(self) -> int:
+        """Tokens that the inputs of one upstream call may have together; 0 where nothing tighter than the gateway's own bound is known."""
+
     async def embed(self, call: EmbedCall) -> EmbedResult:
         """One vector for each input. Raises CapabilityMissing where the provider embeds nothing."""
 

@@ -10,11 +10,14 @@ from typing import Protocol
 from chassis.faults import CallCancelled, Fault, Internal
 from chassis.rpc import current_call
 from chassis.world import World
-from provider_gateway.domain.answers import ChatEvent, ChatResult, Finished, Started, Usage, UsageReport
+from provider_gateway.domain.answers import ChatEvent, ChatResult, Finished, FinishReason, Started, Usage, UsageReport
 from provider_gateway.domain.calls import EndedCall, FailedAttempt
 from provider_gateway.domain.chat import ChatRequest
+from provider_gateway.domain.embeddings import EmbedRequest, EmbedResult
 from provider_gateway.operations.ports import Calls
-from provider_gateway.operations.routes import Target
+from provider_gateway.operations.routes import EmbedTarget, Target
+
+Asked = ChatRequest | EmbedRequest
 
 
 class Record(Protocol):
@@ -29,11 +32,14 @@ class Record(Protocol):
     def answered(self, result: ChatResult) -> None:
         """The answer is complete."""
 
+    def embedded(self, result: EmbedResult) -> None:
+        """The vectors are complete."""
+
 
 class Recorder(Protocol):
     """Begins records."""
 
-    def recording(self, request: ChatRequest, target: Target, streamed: bool) -> AbstractContextManager[Record]:
+    def recording(self, request: Asked, target: Target | EmbedTarget, streamed: bool) -> AbstractContextManager[Record]:
         """The record of the call that the body makes; how the body ends is how the call ended."""
 
 
@@ -41,7 +47,7 @@ class Silence:
     """A recorder and record of nothing."""
 
     @contextmanager
-    def recording(self, request: ChatRequest, target: Target, streamed: bool) -> Iterator[Record]:
+    def recording(self, request: Asked, target: Target | EmbedTarget, streamed: bool) -> Iterator[Record]:
         """Itself."""
         yield self
 
@@ -54,6 +60,9 @@ class Silence:
     def answered(self, result: ChatResult) -> None:
         """Does nothing."""
 
+    def embedded(self, result: EmbedResult) -> None:
+        """Does nothing."""
+
 
 class CallRecorder:
     """Tells Calls of each call, once, whatever its end."""
@@ -63,7 +72,7 @@ class CallRecorder:
         self._world = world
 
     @contextmanager
-    def recording(self, request: ChatRequest, target: Target, streamed: bool) -> Iterator[Record]:
+    def recording(self, request: Asked, target: Target | EmbedTarget, streamed: bool) -> Iterator[Record]:
         """The record of the call that the body makes."""
         record = CallRecord(request, target, streamed, self._world)
         fault: Fault | None = None
@@ -85,7 +94,7 @@ class CallRecorder:
 class CallRecord:
     """What is known of one call so far."""
 
-    def __init__(self, request: ChatRequest, target: Target, streamed: bool, world: World) -> None:
+    def __init__(self, request: Asked, target: Target | EmbedTarget, streamed: bool, world: World) -> None:
         self._request, self._target, self._streamed, self._world = request, target, streamed, world
         self._call = current_call()
         self._started_at = world.clock.now()
@@ -94,7 +103,8 @@ class CallRecord:
         self._failed: list[FailedAttempt] = []
         self._usage: Usage | None = None
         self._response_id = ""
-        self._result: ChatResult | None = None
+        self._model = target.model
+        self._finish: FinishReason | None = None
 
     def failed(self, fault: Fault) -> None:
         """An attempt came to nothing; the pause before the next one counts to that."""
@@ -117,7 +127,12 @@ class CallRecord:
 
     def answered(self, result: ChatResult) -> None:
         """The answer is complete."""
-        self._result, self._usage, self._response_id = result, result.usage, result.response_id
+        self._finish, self._usage, self._response_id = result.finish_reason, result.usage, result.response_id
+        self._model = result.model or self._model
+
+    def embedded(self, result: EmbedResult) -> None:
+        """The vectors are complete."""
+        self._usage, self._model = result.usage, result.model or self._model
 
     def ended(self, fault: Fault | None) -> EndedCall:
         """The call as it ended. An attempt that was the last one is the call's own end, not one of those before it."""
@@ -129,13 +144,13 @@ class CallRecord:
             request_id=self._request.request_id,
             metadata=self._request.metadata,
             provider=self._target.access.provider.name,
-            model=(self._result.model if self._result else "") or self._target.call.model,
+            model=self._model,
             streamed=self._streamed,
             started_at=self._started_at,
             duration=self._world.clock.monotonic() - self._began,
             first_output=self._first_output,
             response_id=self._response_id,
-            finish=self._result.finish_reason if self._result else None,
+            finish=self._finish,
             usage=self._usage,
             fault=fault,
             failed=tuple(self._failed[: len(self._failed) - len(last)]),

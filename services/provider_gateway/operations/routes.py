@@ -9,6 +9,7 @@ from chassis.faults import RequestInvalid, Violation
 from provider_gateway.domain.admission import require
 from provider_gateway.domain.catalogue import Catalogue
 from provider_gateway.domain.chat import ChatRequest
+from provider_gateway.domain.embeddings import EmbedRequest, require_embeddings
 from provider_gateway.domain.models import Model, ModelTraits, Price, ProviderStatus
 from provider_gateway.domain.naming import Names
 from provider_gateway.operations.limits import TimeLimits
@@ -36,10 +37,24 @@ class Target:
     traits: ModelTraits
 
     @property
+    def model(self) -> str:
+        """The model in the provider's words."""
+        return self.call.model
+
+    @property
     def streams(self) -> bool:
         """Whether to ask for a stream: unless the model is known not to give one."""
         capabilities = self.traits.capabilities
         return capabilities is None or capabilities.streaming
+
+
+@dataclass(frozen=True, slots=True)
+class EmbedTarget:
+    """Where inputs to embed go, with the model in the provider's words."""
+
+    access: Access
+    model: str
+    traits: ModelTraits
 
 
 class Routes:
@@ -57,6 +72,14 @@ class Routes:
             require(request, traits.capabilities, f"{name.provider}/{name.model}")
         limit = traits.capabilities.max_output_tokens if traits.capabilities else 0
         return Target(access, ModelCall(request, name.model, limit), traits)
+
+    def embedding(self, request: EmbedRequest) -> EmbedTarget:
+        """Where inputs go; raises ModelNotFound, or CapabilityMissing where the model is known not to embed."""
+        name = self._names.resolve(request.model)
+        access = self._accesses[name.provider]
+        traits = self._traits(access.provider, name.model)
+        require_embeddings(traits, f"{name.provider}/{name.model}")
+        return EmbedTarget(access, name.model, traits)
 
     def default_problem(self) -> str:
         """Why the default model cannot be called; empty when it can."""

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from chassis.faults import Fault
+from provider_gateway.adapters.anthropic import count
 from provider_gateway.adapters.anthropic.decode import AnthropicStream, message_result
 from provider_gateway.adapters.anthropic.encode import AnthropicEncoder
 from provider_gateway.adapters.wire import Encoded, Wordless
@@ -41,6 +42,14 @@ class AnthropicWire(Wordless):
     def decoder(self) -> AnthropicStream:
         """A decoder for one streamed answer."""
         return AnthropicStream(self.provider)
+
+    def encode_count(self, call: ModelCall) -> Encoded:
+        """The request that counts input tokens."""
+        return Encoded(count.PATH, count.counted_part(self.encode(call, stream=False).body))
+
+    def decode_count(self, body: bytes) -> int:
+        """The count."""
+        return count.count_in(self.provider, body)
 
     def relaxed(self, _: Fault) -> AnthropicWire | None:
         """None: the gateway sends no field that a server could do without."""

@@ -14,6 +14,7 @@ from chassis.faults import (
     ProviderUnavailable,
     SettingsInvalid,
     StreamIncomplete,
+    UpstreamFault,
 )
 from chassis.world import Clock
 from provider_gateway.adapters.http.refusals import Refused, fault_of, refusal_of
@@ -33,6 +34,7 @@ from provider_gateway.domain.embeddings import EmbedResult
 from provider_gateway.operations.ports import EmbedCall, ModelCall
 
 MAX_BODY_BYTES = 64 * 1024 * 1024
+NOT_OFFERED = frozenset({"404", "405", "501"})
 MAX_ERROR_BYTES = 64 * 1024
 _HEADERS = {"content-type": "application/json", "accept-encoding": "identity"}  # inflating costs more than it saves on small events
 
@@ -96,19 +98,31 @@ class HttpProvider:
         """Inputs that one call may have."""
         return self._wire.embed_limit
 
+    @property
+    def embed_tokens(self) -> int:
+        """Tokens that the inputs of one call may have together."""
+        return self._wire.embed_tokens
+
     async def embed(self, call: EmbedCall) -> EmbedResult:
         """One vector for each input."""
-        encoded = self._wire.encode_embed(call)
-        async with self._exchange(call.model, encoded, "application/json") as response:
-            return self._wire.decode_embed(await self._body(response), call)
+        try:
+            return await self._embed(call)
+        except Fault as fault:
+            self._relax(fault)
+        return await self._embed(call)
 
     async def count(self, call: ModelCall) -> int | None:
         """Input tokens as the provider counts them."""
         encoded = self._wire.encode_count(call)
         if encoded is None:
             return None
-        async with self._exchange(call.model, encoded, "application/json") as response:
-            return self._wire.decode_count(await self._body(response))
+        try:
+            async with self._exchange(call.model, encoded, "application/json") as response:
+                return self._wire.decode_count(await self._body(response))
+        except UpstreamFault as fault:
+            if fault.metadata.get("status") in NOT_OFFERED:  # a server that speaks the protocol but for this method
+                return None
+            raise
 
     def _relax(self, fault: Fault) -> None:
         """Leaves out, from now on, the optional field that the server refused; raises the fault when it was something else."""
@@ -116,6 +130,12 @@ class HttpProvider:
         if relaxed is None:
             raise fault
         self._wire = relaxed
+
+    async def _embed(self, call: EmbedCall) -> EmbedResult:
+        encoded = self._wire.encode_embed(call)
+        async with self._exchange(call.model, encoded, "application/json") as response:
+            result = self._wire.decode_embed(await self._body(response), call)
+        return replace(result, warnings=encoded.warnings + result.warnings) if encoded.warnings else result
 
     async def _complete(self, call: ModelCall) -> ChatResult:
         encoded = self._wire.encode(call, stream=False)

@@ -8,7 +8,6 @@ from collections import OrderedDict
 from collections.abc import AsyncGenerator, Iterator, Sequence
 
 from chassis.faults import (
-    CapabilityMissing,
     Fault,
     ProviderContextOverflow,
     ProviderCredentialsRefused,
@@ -23,10 +22,12 @@ from chassis.faults import (
 from chassis.world import Clock
 from provider_gateway.adapters.scripted.choice import answers_in, arguments_of, readable, turn_for
 from provider_gateway.adapters.scripted.script import Script, ScriptedFault, Turn
+from provider_gateway.adapters.scripted.vectors import DIMENSIONS, vector_of
 from provider_gateway.domain.answers import ChatEvent, ChatResult, FinishReason, Usage
 from provider_gateway.domain.assembly import Assembly
 from provider_gateway.domain.chat import ChatRequest
-from provider_gateway.domain.embeddings import EmbedResult
+from provider_gateway.domain.embeddings import MAX_INPUTS, EmbedResult
+from provider_gateway.domain.estimate import estimate_inputs
 from provider_gateway.operations.ports import EmbedCall, ModelCall
 
 REMEMBERED = 1024  # so many failing requests are told apart for `times`
@@ -89,12 +90,19 @@ class ScriptedProvider:
 
     @property
     def embed_limit(self) -> int:
-        """None."""
+        """As many as a request may have."""
+        return MAX_INPUTS
+
+    @property
+    def embed_tokens(self) -> int:
+        """Any number."""
         return 0
 
     async def embed(self, call: EmbedCall) -> EmbedResult:
-        """Refuses: a script has no vectors."""
-        raise CapabilityMissing(f"{self.name} plays scripts, which lack vectors", metadata={"model": call.model, "missing": "embeddings"})
+        """Vectors made of the words: see vectors.py."""
+        request = call.request
+        vectors = tuple([vector_of(given, request.dimensions or DIMENSIONS) for given in request.inputs])
+        return EmbedResult(vectors, Usage(estimate_inputs(request.inputs)), self.name, call.model)
 
     async def count(self, call: ModelCall) -> int | None:
         """None: a script counts nothing."""
