@@ -60,6 +60,7 @@ features: setup ## each promised feature with the tests that prove it, and those
 
 bench: ## what it costs, beside its peers, with the previous numbers
 	@$(PYTHON) make/install.py --venv $(VENV)-bench bench
+	@$(PYTHON) make/install.py --venv $(VENV)-litellm litellm
 	@$(VENV)-bench/bin/python -m tests.bench $(BENCH_ARGS)
 
 chaos: setup ## break everything for DURATION=60 seconds by SEED=7, then check that no promise was broken

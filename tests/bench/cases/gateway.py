@@ -1,6 +1,6 @@
 """What a streamed chunk costs in the gateway, beside reading the same bytes with httpx and doing nothing with them.
 
-Proxies that are installed as services (LiteLLM, Portkey, Envoy) belong here as further peers; the budgets of docs/benchmarks.md are theirs.
+Whole gateways and proxies are its peers in tests/bench/cases/proxies.py.
 """
 
 from __future__ import annotations

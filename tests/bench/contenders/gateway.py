@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
-import os
-import statistics
 import time
 from collections.abc import AsyncIterator
 
+from tests.bench.contenders.load import Load, called, streamed
 from tests.bench.contenders.sse import model_name
-from tests.bench.meters import Meter
 from tests.bench.serving import open_server_process
 from tests.bench.worker import Sample
 
@@ -43,23 +40,26 @@ class GatewayContender:
         self._gateway = gateway
         self._pid = pid
 
-    async def measure(self, streams: int, chunks: int, gap: int) -> Sample:
-        """CPU of the gateway for each chunk, and how long the first one took, with so many streams at once."""
-        meter, client = Meter([self._pid]), Meter([os.getpid()])
-        firsts = await asyncio.gather(*(self._read(chunks, gap) for _ in range(streams)))
-        count = streams * chunks
-        cpu = meter.spent().cpu
-        return {"cpu": cpu / count, "client": client.spent().cpu / count, "stream": cpu / streams, "first": statistics.median(firsts)}
+    async def measure(self, **load: int) -> Sample:
+        """See tests/bench/contenders/load.py."""
+        return await (called if "clients" in load else streamed)(Load(self._pid, self._stream, self._call), **load)
 
-    async def _read(self, chunks: int, gap: int) -> float:
-        message = Message(role=ROLE_USER, parts=[Part(text="Say something long.")])
-        request = StreamChatRequest(request=ChatRequest(model=f"fake/{model_name(chunks, gap)}", messages=[message]))
+    async def _stream(self, chunks: int, gap: int) -> float:
         began, first, size = time.perf_counter(), 0.0, 0
-        async for response in self._gateway.StreamChat(request, timeout=60.0):
+        async for response in self._gateway.StreamChat(StreamChatRequest(request=_request(chunks, gap)), timeout=60.0):
             first = first or time.perf_counter() - began
             size += sum(len(event.text_delta) for event in response.events)
-        assert size == chunks * len(" token"), (size, chunks)
+        assert size == 6 * chunks, (size, chunks)
         return first
+
+    async def _call(self) -> None:
+        response = await self._gateway.Chat(_request(1, 0), timeout=60.0)
+        assert response.result.message.parts[0].text == " token"
+
+
+def _request(chunks: int, gap: int) -> ChatRequest:
+    message = Message(role=ROLE_USER, parts=[Part(text="Say something long.")])
+    return ChatRequest(model=f"fake/{model_name(chunks, gap)}", messages=[message])
 
 
 @contextlib.asynccontextmanager

@@ -1,4 +1,4 @@
-"""An upstream that speaks OpenAI's Chat Completions as a stream, from bytes made beforehand. The model's name says what to send.
+"""An upstream that speaks OpenAI's Chat Completions, from bytes made beforehand. The model's name says what to send as a stream.
 
 `chunks-400-gap-20` is an answer of 400 chunks, 20 ms apart; a gap of 0 sends all at once.
 """
@@ -16,6 +16,7 @@ from typing import Any, cast
 HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
 END = b"0\r\n\r\n"
 _MODEL = re.compile(rb'"model":\s*"chunks-(\d+)-gap-(\d+)"')
+_STREAM = re.compile(rb'"stream":\s*true')
 _LENGTH = re.compile(rb"content-length:\s*(\d+)", re.IGNORECASE)
 
 
@@ -37,14 +38,28 @@ def _event(delta: dict[str, Any], **more: Any) -> bytes:
 
 
 FIRST = _event({"role": "assistant", "content": "", "refusal": None})
-PIECE = _event({"content": " token"})
+# All of one length; and not the same again and again, which some gateways take for a model that is stuck.
+PIECES = [_event({"content": f" {word}"}) for word in ("every", "chunk", "reads", "other", "words", "since", "peers", "watch", "loops")]
 LAST = _event({}, finish_reason="stop", usage={"prompt_tokens": 19, "completion_tokens": 400, "total_tokens": 419})
 DONE = b"e\r\ndata: [DONE]\n\n\r\n"
 
 
+_ANSWER = json.dumps(
+    {
+        "id": "chatcmpl-B9MHDbslfkBeAs8l4bebGdFOJ6PeG",
+        "object": "chat.completion",
+        "created": 1741570283,
+        "model": "gpt-4.1-mini",
+        "choices": [{"index": 0, "message": {"role": "assistant", "content": " token"}, "logprobs": None, "finish_reason": "stop"}],
+        "usage": {"prompt_tokens": 19, "completion_tokens": 1, "total_tokens": 20},
+    }
+).encode()
+WHOLE = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n%b" % (len(_ANSWER), _ANSWER)
+
+
 @functools.cache
 def _whole(chunks: int) -> bytes:
-    return HEAD + FIRST + PIECE * chunks + LAST + DONE + END
+    return HEAD + FIRST + b"".join(PIECES[number % len(PIECES)] for number in range(chunks)) + LAST + DONE + END
 
 
 class _Upstream(asyncio.Protocol):
@@ -68,6 +83,9 @@ class _Upstream(asyncio.Protocol):
         found = _MODEL.search(body)
         assert found, body
         chunks, gap = int(found[1]), int(found[2])
+        if not _STREAM.search(body):
+            self._transport.write(WHOLE)
+            return
         if not gap:
             self._transport.write(_whole(chunks))
             return
@@ -81,7 +99,7 @@ class _Upstream(asyncio.Protocol):
         if not left:
             self._transport.write(LAST + DONE + END)
             return
-        self._transport.write(PIECE)
+        self._transport.write(PIECES[left % len(PIECES)])
         loop.call_at(at, self._tick, loop, left - 1, gap, at + gap)
 
 
