@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -25,14 +26,25 @@ from provider_gateway.adapters.wire import Wire
 from provider_gateway.api.provider_service import ProviderServicer
 from provider_gateway.domain.catalogue import Catalogue
 from provider_gateway.domain.naming import Names
-from provider_gateway.operations.chats import SILENCE, Chats, Manners
+from provider_gateway.operations.attempts import Attempts
+from provider_gateway.operations.chats import Chats
 from provider_gateway.operations.counts import TokenCounts
+from provider_gateway.operations.course import Manners
 from provider_gateway.operations.embeddings import Embeddings
+from provider_gateway.operations.health import Health
 from provider_gateway.operations.ports import Provider
-from provider_gateway.operations.recording import CallRecorder, Recorder
+from provider_gateway.operations.recording import SILENCE, CallRecorder, Recorder
 from provider_gateway.operations.retries import RetryBudget
 from provider_gateway.operations.routes import Access, Routes
-from provider_gateway.settings import AnthropicSettings, AnyProvider, OpenAiSettings, ProviderGatewaySettings, ScriptedSettings
+from provider_gateway.operations.signals import OwnSignals
+from provider_gateway.settings import (
+    AnthropicSettings,
+    AnyProvider,
+    OpenAiSettings,
+    ProviderGatewaySettings,
+    ScriptedSettings,
+    alias_of,
+)
 
 NAME = "provider-gateway"
 OPENAI, ANTHROPIC = OpenAiSettings().base_url, AnthropicSettings(adapter="anthropic").base_url
@@ -44,12 +56,14 @@ async def open_app(settings: ProviderGatewaySettings, world: World, kafka: Kafka
     async with AsyncExitStack() as stack:
         http = AiohttpClient(HttpOptions(**settings.http.model_dump()))
         stack.push_async_callback(http.close)
-        routes = _routes(settings, http, world.clock)
+        health = _health(settings, world.clock)
+        routes = _routes(settings, http, world.clock, health)
         manners = Manners(settings.retries.policy(), random.random)
         recorder = await _open_recorder(kafka, world, stack) if kafka.on else SILENCE
         methods = Methods(NAME, default_pipeline())
-        chats, embeddings = Chats(routes, manners, world.clock, recorder), Embeddings(routes, manners, world.clock, recorder)
-        servicer = ProviderServicer(chats, embeddings, TokenCounts(routes, manners, world.clock), routes)
+        attempts = Attempts(health, manners, world.clock)
+        chats, embeddings = Chats(routes, attempts, recorder), Embeddings(routes, attempts, recorder)
+        servicer = ProviderServicer(chats, embeddings, TokenCounts(routes, attempts), routes)
         provider_service_pb2_grpc.add_ProviderServiceServicer_to_server(servicer, methods.server())
         yield App(NAME, methods, ready=_readiness(settings, routes))
 
@@ -62,7 +76,12 @@ async def _open_recorder(kafka: KafkaSettings, world: World, stack: AsyncExitSta
     return CallRecorder(await stack.enter_async_context(publishing(publications)), world)
 
 
-def _routes(settings: ProviderGatewaySettings, http: Http, clock: Clock) -> Routes:
+def _health(settings: ProviderGatewaySettings, clock: Clock) -> Health:
+    policies = {name: own.concurrency.policy() for name, own in settings.all_providers().items()}
+    return Health(settings.circuit.policy(), policies.__getitem__, clock, OwnSignals(clock))
+
+
+def _routes(settings: ProviderGatewaySettings, http: Http, clock: Clock, health: Health) -> Routes:
     configured, build = settings.all_providers(), _Builder(http, clock, settings.stream_window_ms / 1000)
     policy = settings.retries.policy()
     accesses = {name: Access(build.provider(name, own), own.limits.times(), RetryBudget(policy)) for name, own in configured.items()}
@@ -71,9 +90,10 @@ def _routes(settings: ProviderGatewaySettings, http: Http, clock: Clock) -> Rout
         own_service=frozenset(name for name, own in configured.items() if _is_own_service(own)),
     )
     listed = {name: catalogue.names(name, own.adapter) for name, own in configured.items()}
-    names = Names(configured.keys(), listed, settings.aliases, settings.default_model)
+    aliases = {name: alias_of(given) for name, given in settings.aliases.items()}
+    names = Names(configured.keys(), listed, aliases, settings.default_model)
     _check_names(settings, names)
-    return Routes(accesses, catalogue, names, known_price)
+    return Routes(accesses, catalogue, names, known_price, health, random.random)
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,14 +129,18 @@ def _is_own_service(own: AnyProvider) -> bool:
 
 def _check_names(settings: ProviderGatewaySettings, names: Names) -> None:
     """Raises SettingsInvalid for an alias or default that names no configured provider."""
-    named = {f"aliases.{alias}": alias for alias in settings.aliases}
+    named = [(f"aliases.{name}", choice.model) for name, alias in names.aliases.items() for choice in alias.choices]
+    for key, model in named:
+        _check_name(key, functools.partial(names.model, model))
     if settings.default_model:
-        named["default_model"] = settings.default_model
-    for key, name in named.items():
-        try:
-            names.resolve(name)
-        except ModelNotFound as fault:
-            raise SettingsInvalid(f"provider_gateway.{key}: {fault.message}") from None
+        _check_name("default_model", functools.partial(names.resolve, settings.default_model))
+
+
+def _check_name(key: str, resolve: Callable[[], object]) -> None:
+    try:
+        resolve()
+    except ModelNotFound as fault:
+        raise SettingsInvalid(f"provider_gateway.{key}: {fault.message}") from None
 
 
 def _readiness(settings: ProviderGatewaySettings, routes: Routes) -> Callable[[], Awaitable[None]]:

@@ -5,11 +5,14 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, field_validator
 
 from chassis.settings import Secret
+from provider_gateway.domain.breaker import CircuitPolicy
 from provider_gateway.domain.catalogue import dollars
+from provider_gateway.domain.concurrency import ConcurrencyPolicy
 from provider_gateway.domain.models import Capabilities, ModelTraits, Price
+from provider_gateway.domain.routing import Alias, Choice
 from provider_gateway.operations.limits import TimeLimits
 from provider_gateway.operations.retries import RetryPolicy
 
@@ -79,11 +82,30 @@ class LimitSettings(_Settings):
         return TimeLimits(self.first_output_seconds, self.idle_seconds, self.call_seconds)
 
 
+class ConcurrencySettings(_Settings):
+    """How many calls a model of a provider is given at once. Without a limit until it first shows that it has one; then as it bears."""
+
+    most: int = Field(0, ge=0, description="The most at once, however well it answers. 0: as many as it takes.")
+    least: int = Field(1, ge=1, description="The fewest at once, however badly it answers.")
+    slow_factor: float = Field(
+        4, ge=0, description="A time to first output of so many times the usual one, and above a second, is a sign of overload. 0: never."
+    )
+    queue: int = Field(100, ge=0, description="Calls that may wait for room; further ones go to another target, or fail as PROVIDER_BUSY.")
+    queue_seconds: Positive = Field(10, description="How long each of them waits.")
+
+    def policy(self) -> ConcurrencyPolicy:
+        """The same as the domain has it."""
+        return ConcurrencyPolicy(**self.model_dump())
+
+
 class _Provider(_Settings):
     models: dict[str, ModelSettings] = Field(
         default_factory=dict, description="Models to list, and what is known of them. Others can be called too."
     )
     limits: LimitSettings = Field(default_factory=LimitSettings, description="Limits in time and size.")
+    concurrency: ConcurrencySettings = Field(
+        default_factory=ConcurrencySettings, description="Calls at once, for each of its models by itself."
+    )
 
 
 def _has_host(url: str) -> bool:
@@ -145,7 +167,7 @@ ProviderSettings = Annotated[AnyProvider, Field(discriminator="adapter")]
 class RetrySettings(_Settings):
     """When a failed call is repeated: retryable failures only, and never after output was delivered."""
 
-    attempts: int = Field(3, ge=1, description="Attempts in all.")
+    attempts: int = Field(3, ge=1, description="Attempts in all; of an alias with several targets each is asked once on top.")
     first_pause_ms: Positive = Field(
         500, description="The first pause; each further one is twice as long. Up to half of it is taken off by chance."
     )
@@ -164,6 +186,65 @@ class RetrySettings(_Settings):
             budget_ratio=self.budget_ratio,
             budget_burst=self.budget_burst,
         )
+
+
+class CircuitSettings(_Settings):
+    """When a model of a provider is left alone for failing too often; then one call at a time tries whether it works again."""
+
+    error_rate: float = Field(0.5, gt=0, le=1, description="The share of its calls that must fail.")
+    least_calls: int = Field(20, ge=1, description="The calls that must have ended before the share means anything.")
+    window_seconds: Positive = Field(30, description="How far back calls count.")
+    first_pause_seconds: Positive = Field(5, description="How long it is left alone; twice as long each time that the trial fails.")
+    longest_pause_seconds: Positive = Field(120, description="The longest pause.")
+
+    def policy(self) -> CircuitPolicy:
+        """The same as the domain has it."""
+        return CircuitPolicy(
+            error_rate=self.error_rate,
+            least_calls=self.least_calls,
+            window=self.window_seconds,
+            first_pause=self.first_pause_seconds,
+            longest_pause=self.longest_pause_seconds,
+        )
+
+
+class TargetSettings(_Settings):
+    """One target of an alias."""
+
+    model: str = Field(min_length=1, description="The model, as provider/model.")
+    weight: float = Field(1, gt=0, description="Its share of the calls, among targets of the same tier.")
+    tier: int = Field(1, ge=1, description="Targets of a higher tier are asked when those of the lower ones fail.")
+
+    def choice(self) -> Choice:
+        """The same as the domain has it."""
+        return Choice(self.model, self.weight, self.tier)
+
+
+def _form(given: object) -> str:
+    return "text" if isinstance(given, str) else "list" if isinstance(given, list) else "section"
+
+
+Target = Annotated[Annotated[str, Tag("text")] | Annotated[TargetSettings, Tag("section")], Discriminator(_form)]
+Targets = Annotated[list[Target], Field(min_length=1)]
+
+
+class AliasSettings(_Settings):
+    """What a name stands for, and how its calls are made."""
+
+    targets: Targets = Field(description="The models that may answer, each as provider/model or with a weight and a tier.")
+
+
+AnyAlias = Annotated[
+    Annotated[str, Tag("text")] | Annotated[Targets, Tag("list")] | Annotated[AliasSettings, Tag("section")], Discriminator(_form)
+]
+
+
+def alias_of(given: AnyAlias) -> Alias:
+    """The alias that a text, a list or a section describes."""
+    if isinstance(given, str):
+        return Alias.of(given)
+    own = given if isinstance(given, AliasSettings) else AliasSettings(targets=given)
+    return Alias(tuple(Choice(target) if isinstance(target, str) else target.choice() for target in own.targets))
 
 
 class HttpSettings(_Settings):
@@ -188,11 +269,14 @@ class ProviderGatewaySettings(_Settings):
 
     listen: str = Field("127.0.0.1:50052", description="host:port to listen on.")
     default_model: str = Field("", description="The model of requests that name none.")
-    aliases: dict[str, str] = Field(default_factory=dict, description="Further names of models, as alias: provider/model.")
+    aliases: dict[str, AnyAlias] = Field(
+        default_factory=dict, description="Further names of models, as alias: provider/model, or with a list of targets."
+    )
     providers: dict[str, ProviderSettings] = Field(
         default_factory=dict, description="The providers by name. openai, anthropic and scripted are there unless redefined."
     )
     retries: RetrySettings = Field(default_factory=RetrySettings, description="When a failed call is repeated.")
+    circuit: CircuitSettings = Field(default_factory=CircuitSettings, description="When a model is left alone for a while.")
     http: HttpSettings = Field(default_factory=HttpSettings, description="How providers are reached.")
     stream_window_ms: float = Field(
         40,

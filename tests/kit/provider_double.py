@@ -2,23 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 from provider_gateway.domain.answers import ChatEvent, ChatResult, Finished, FinishReason, Started, TextDelta, Usage, UsageReport
+from provider_gateway.domain.breaker import CircuitPolicy
 from provider_gateway.domain.catalogue import Catalogue
 from provider_gateway.domain.chat import ChatRequest, Message, Role, TextPart
+from provider_gateway.domain.concurrency import ConcurrencyPolicy
 from provider_gateway.domain.models import ModelTraits
 from provider_gateway.domain.naming import Names
-from provider_gateway.operations.chats import Chats, Manners
+from provider_gateway.domain.routing import Alias, Choice
+from provider_gateway.operations.attempts import UNBOUNDED, Attempts
+from provider_gateway.operations.chats import Chats
+from provider_gateway.operations.course import Manners
+from provider_gateway.operations.health import Health
 from provider_gateway.operations.limits import TimeLimits
 from provider_gateway.operations.ports import ModelCall
 from provider_gateway.operations.recording import Recorder, Silence
 from provider_gateway.operations.retries import RetryBudget, RetryPolicy
 from provider_gateway.operations.routes import Access, Routes
+from provider_gateway.operations.signals import OwnSignals
+from provider_gateway.operations.spending import Spending
 
 Play = Callable[[int], AsyncGenerator[Sequence[ChatEvent], None]]
 REQUEST = ChatRequest((Message(Role.USER, (TextPart("hi"),)),), "double/m")
+ANY = replace(REQUEST, model="any")
 STARTED = Started("double", "m", "r")
 
 
@@ -93,7 +102,7 @@ class StillClock:
 
 @dataclass
 class Bench:
-    """The operations around one double."""
+    """The operations around one double, or around several behind the alias `any`, each a tier of its own unless `alias` says otherwise."""
 
     provider: Double
     clock: StillClock = field(default_factory=StillClock)
@@ -101,15 +110,33 @@ class Bench:
     limits: TimeLimits = field(default_factory=TimeLimits)
     traits: ModelTraits = field(default_factory=ModelTraits)
     recorder: Recorder = field(default_factory=Silence)
+    others: Sequence[Double] = ()
+    others_traits: Mapping[str, ModelTraits] = field(default_factory=dict)
+    alias: Alias | None = None
+    circuit: CircuitPolicy = field(default_factory=CircuitPolicy)
+    concurrency: ConcurrencyPolicy = field(default_factory=ConcurrencyPolicy)
+    spending: Spending = UNBOUNDED
+    chance: Callable[[], float] = lambda: 0.0
+
+    def __post_init__(self) -> None:
+        self.health = Health(self.circuit, lambda provider: self.concurrency, self.clock, OwnSignals(self.clock))
+
+    def routes(self) -> Routes:
+        """Where calls go."""
+        doubles = [self.provider, *self.others]
+        models = {self.provider.name: {"m": self.traits}}
+        models |= {other.name: {"m": self.others_traits.get(other.name, ModelTraits())} for other in self.others}
+        accesses = {double.name: Access(double, self.limits, RetryBudget(self.policy)) for double in doubles}
+        alias = self.alias or Alias(tuple(Choice(f"{double.name}/m", tier=tier) for tier, double in enumerate(doubles)))
+        names = Names(list(accesses), {}, {"any": alias})
+        return Routes(accesses, Catalogue(models), names, lambda adapter, model: None, self.health, self.chance)
 
     def chats(self) -> Chats:
         """The operations."""
-        catalogue = Catalogue({"double": {"m": self.traits}})
-        access = Access(self.provider, self.limits, RetryBudget(self.policy))
-        routes = Routes({"double": access}, catalogue, Names(["double"], {}, {}), lambda adapter, model: None)
-        return Chats(routes, Manners(self.policy, lambda: 1.0), self.clock, self.recorder)
+        attempts = Attempts(self.health, Manners(self.policy, lambda: 1.0), self.clock, self.spending)
+        return Chats(self.routes(), attempts, self.recorder)
 
 
-async def events_of(chats: Chats, deadline: float | None = None) -> list[ChatEvent]:
+async def events_of(chats: Chats, deadline: float | None = None, request: ChatRequest = REQUEST) -> list[ChatEvent]:
     """The steps of one stream."""
-    return [event async for batch in chats.stream(REQUEST, deadline) for event in batch]
+    return [event async for batch in chats.stream(request, deadline) for event in batch]

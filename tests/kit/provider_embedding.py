@@ -12,17 +12,22 @@ from dataclasses import dataclass, field
 from kit.provider_double import StillClock
 from kit.provider_upstream import Conversation, Reply
 from provider_gateway.domain.answers import Usage
+from provider_gateway.domain.breaker import CircuitPolicy
 from provider_gateway.domain.catalogue import Catalogue
+from provider_gateway.domain.concurrency import ConcurrencyPolicy
 from provider_gateway.domain.embeddings import EmbedInput, EmbedResult
 from provider_gateway.domain.models import ModelTraits
 from provider_gateway.domain.naming import Names
-from provider_gateway.operations.chats import SILENCE, Manners
+from provider_gateway.operations.attempts import Attempts
+from provider_gateway.operations.course import Manners
 from provider_gateway.operations.embeddings import Embeddings
+from provider_gateway.operations.health import Health
 from provider_gateway.operations.limits import TimeLimits
 from provider_gateway.operations.ports import EmbedCall
-from provider_gateway.operations.recording import Recorder
+from provider_gateway.operations.recording import SILENCE, Recorder
 from provider_gateway.operations.retries import RetryBudget, RetryPolicy
 from provider_gateway.operations.routes import Access, Routes
+from provider_gateway.operations.signals import OwnSignals
 from provider_gateway.operations.spending import Spending, Unbounded
 
 
@@ -103,8 +108,11 @@ class EmbedBench:
         """The operation."""
         access = Access(self.provider, TimeLimits(), RetryBudget(self.policy))  # type: ignore[arg-type] # it embeds and does nothing else
         catalogue = Catalogue({"double": {"m": self.traits}})
-        routes = Routes({"double": access}, catalogue, Names(["double"], {}, {}), lambda adapter, model: None)
-        return Embeddings(routes, Manners(self.policy, lambda: 1.0), self.clock, self.recorder, self.spending)
+        health = Health(CircuitPolicy(), lambda provider: ConcurrencyPolicy(), self.clock, OwnSignals(self.clock))
+        names = Names(["double"], {}, {})
+        routes = Routes({"double": access}, catalogue, names, lambda adapter, model: None, health, lambda: 0.0)
+        attempts = Attempts(health, Manners(self.policy, lambda: 1.0), self.clock, self.spending)
+        return Embeddings(routes, attempts, self.recorder)
 
 
 def lengths(inputs: Sequence[EmbedInput]) -> list[float]:

@@ -50,6 +50,7 @@ from provider_gateway.domain.chat import (
 )
 from provider_gateway.domain.models import Capabilities, ModelTraits, Price
 from provider_gateway.domain.naming import ModelName, Names
+from provider_gateway.domain.routing import Alias
 from provider_gateway.settings import HttpSettings, OpenAiSettings
 
 USER = Message(Role.USER, (TextPart("hi"),))
@@ -121,7 +122,7 @@ def test_every_capability_that_is_missing_is_named() -> None:
 NAMES = Names(
     ("openai", "anthropic", "local"),
     {"openai": ["gpt-4o", "both"], "anthropic": ["claude-sonnet-4"], "local": ["both"]},
-    {"fast": "openai/gpt-4o"},
+    {"fast": Alias.of("openai/gpt-4o")},
     "fast",
 )
 

@@ -130,4 +130,9 @@ def call_out(call: EndedCall) -> provider_pb2.ProviderCall:
 
 
 def _attempts(failed: Iterable[FailedAttempt]) -> list[provider_pb2.ProviderAttempt]:
-    return [provider_pb2.ProviderAttempt(fault=fault_to(attempt.fault), duration_ms=attempt.duration * 1000) for attempt in failed]
+    return [
+        provider_pb2.ProviderAttempt(
+            fault=fault_to(attempt.fault), duration_ms=attempt.duration * 1000, provider=attempt.provider, model=attempt.model
+        )
+        for attempt in failed
+    ]

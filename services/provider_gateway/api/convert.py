@@ -53,7 +53,7 @@ from provider_gateway.domain.chat import (
     ToolChoiceMode,
     ToolDefinition,
 )
-from provider_gateway.domain.models import Capabilities, Model, Price, ProviderStatus
+from provider_gateway.domain.models import Capabilities, Model, Price, ProviderStatus, TargetStatus
 from provider_gateway.wire import fault_to, usage_to
 
 E = TypeVar("E", Role, ToolChoiceMode, FormatKind, ReasoningEffort, CachingMode, CacheLifetime)
@@ -181,8 +181,26 @@ def model_to(model: Model) -> provider_pb2.Model:
 def provider_to(status: ProviderStatus) -> provider_pb2.Provider:
     """A configured provider."""
     return provider_pb2.Provider(
-        name=status.name, adapter=status.adapter, base_url=status.base_url, ready=not status.problem, problem=status.problem
+        name=status.name,
+        adapter=status.adapter,
+        base_url=status.base_url,
+        ready=not status.problem,
+        problem=status.problem,
+        targets=[_target_to(target) for target in status.targets],
     )
+
+
+def _target_to(target: TargetStatus) -> provider_pb2.TargetHealth:
+    message = provider_pb2.TargetHealth(
+        model=target.model,
+        circuit=target.circuit.value,  # type: ignore[arg-type] # the domain's numbers are the contract's
+        in_flight=target.in_flight,
+        concurrency_limit=target.concurrency_limit,
+        last_failure=target.last_failure,
+    )
+    if target.cooling_until is not None:
+        message.cooling_until.FromNanoseconds(round(target.cooling_until * 1e6) * 1000)
+    return message
 
 
 def _enum(kind: type[E], number: int, path: str) -> E:

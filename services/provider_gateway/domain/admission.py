@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from chassis.faults import CapabilityMissing, RequestInvalid, Violation
 from provider_gateway.domain.chat import (
@@ -41,12 +41,17 @@ def admit(request: ChatRequest) -> None:
 
 def require(request: ChatRequest, capabilities: Capabilities, model: str) -> None:
     """Raises CapabilityMissing naming everything that the request needs and the model lacks."""
-    missing = sorted(need for need in needs(request) if not getattr(capabilities, need))
+    missing = lacking(needs(request), capabilities)
     if missing:
         raise CapabilityMissing(
             f"{model} lacks {', '.join(missing)}; choose a model that has it, or correct the model's capabilities in the configuration",
             metadata={"model": model, "missing": ",".join(missing)},
         )
+
+
+def lacking(needed: Iterable[str], capabilities: Capabilities) -> list[str]:
+    """What of the needed the capabilities do not have, sorted."""
+    return sorted(need for need in needed if not getattr(capabilities, need))
 
 
 def needs(request: ChatRequest) -> frozenset[str]:

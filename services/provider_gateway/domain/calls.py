@@ -11,10 +11,12 @@ from provider_gateway.domain.answers import FinishReason, Usage
 
 @dataclass(frozen=True, slots=True)
 class FailedAttempt:
-    """An attempt that came to nothing. `duration` is in seconds."""
+    """An attempt that came to nothing, and whom it asked. `duration` is in seconds."""
 
     fault: Fault
     duration: float
+    provider: str = ""
+    model: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from provider_gateway.domain.answers import Usage
+from provider_gateway.domain.breaker import Circuit
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,3 +73,16 @@ class ProviderStatus:
     adapter: str
     base_url: str
     problem: str
+    targets: Sequence[TargetStatus] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class TargetStatus:
+    """How a model of a provider has fared of late; `cooling_until` is in seconds since the epoch, None when it did not ask for it."""
+
+    model: str
+    circuit: Circuit
+    in_flight: int
+    concurrency_limit: int
+    cooling_until: float | None
+    last_failure: str

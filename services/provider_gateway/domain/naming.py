@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 from chassis.faults import ModelNotFound
+from provider_gateway.domain.routing import Alias
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,15 +24,23 @@ class Names:
 
     providers: Collection[str]
     listed: Mapping[str, Collection[str]]
-    aliases: Mapping[str, str]
+    aliases: Mapping[str, Alias]
     default: str = ""
 
+    def alias(self, name: str) -> Alias | None:
+        """What name stands for when it is an alias, or empty and the default one is."""
+        return self.aliases.get(name or self.default)
+
     def resolve(self, name: str) -> ModelName:
-        """The provider and model meant by name; raises ModelNotFound with the nearest names."""
+        """The provider and model meant by name, of an alias the first; raises ModelNotFound with the nearest names."""
         asked = name or self.default
         if not asked:
             raise ModelNotFound("the request names no model and provider_gateway.default_model is not set; set one of them")
-        target = self.aliases.get(asked, asked)
+        alias = self.aliases.get(asked)
+        return self.model(asked if alias is None else alias.choices[0].model)
+
+    def model(self, target: str) -> ModelName:
+        """The provider and model meant by a name that is no alias."""
         provider, slash, model = target.partition("/")
         if slash and model and provider in self.providers:
             return ModelName(provider, model)

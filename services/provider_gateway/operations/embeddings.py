@@ -6,17 +6,17 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from chassis.faults import CapabilityMissing, UpstreamFault
-from chassis.world import Clock
+from chassis.faults import CapabilityMissing
 from provider_gateway.domain.embeddings import EmbedRequest, EmbedResult, admit_embedding, batches, check_vectors, together
 from provider_gateway.domain.estimate import estimate_inputs
-from provider_gateway.operations.chats import SILENCE, Manners
+from provider_gateway.operations.attempts import Attempt, Attempts
+from provider_gateway.operations.health import Place
 from provider_gateway.operations.limits import whole_call
 from provider_gateway.operations.ports import EmbedCall
-from provider_gateway.operations.recording import Record, Recorder
-from provider_gateway.operations.retries import Attempts
+from provider_gateway.operations.pricing import priced_usage
+from provider_gateway.operations.recording import SILENCE, Record, Recorder
 from provider_gateway.operations.routes import EmbedTarget, Routes
-from provider_gateway.operations.spending import Expense, Spending, Unbounded
+from provider_gateway.operations.spending import Expense, Reservation
 
 AT_ONCE = 4
 """Upstream calls of one request that are under way together: enough to hide their latency, too few to look like a flood."""
@@ -28,11 +28,8 @@ BATCH_TOKENS = 100_000
 class Embeddings:
     """Embeds texts."""
 
-    def __init__(
-        self, routes: Routes, manners: Manners, clock: Clock, recorder: Recorder = SILENCE, spending: Spending | None = None
-    ) -> None:
-        self._routes, self._manners, self._clock, self._recorder = routes, manners, clock, recorder
-        self._spending = spending or Unbounded()
+    def __init__(self, routes: Routes, attempts: Attempts, recorder: Recorder = SILENCE) -> None:
+        self._routes, self._attempts, self._recorder = routes, attempts, recorder
 
     async def embed(self, request: EmbedRequest, deadline: float | None) -> EmbedResult:
         """One vector for each input. `deadline` is a monotonic moment; the first call that fails for good ends the others."""
@@ -40,8 +37,8 @@ class Embeddings:
         target = self._routes.embedding(request)
         calls = _calls(request, target)
         with self._recorder.recording(request, target, streamed=False) as record:
-            work = _Work(target, record, self._manners, self._clock, self._spending, deadline)
-            async with whole_call(target.access.provider.name, target.access.limits):
+            async with whole_call(target.access.provider.name, target.access.limits) as bound:
+                work = _Work(target, record, self._attempts, bound, deadline)
                 result = together(await work.all(calls))
             record.embedded(result)
             return result
@@ -53,9 +50,8 @@ class _Work:
 
     target: EmbedTarget
     record: Record
-    manners: Manners
-    clock: Clock
-    spending: Spending
+    attempts: Attempts
+    bound: asyncio.Timeout
     deadline: float | None
 
     async def all(self, calls: Sequence[EmbedCall]) -> list[EmbedResult]:
@@ -77,28 +73,26 @@ class _Work:
 
     async def one(self, call: EmbedCall) -> EmbedResult:
         """One call, repeated as the manners allow."""
-        access = self.target.access
-        access.budget.earn()
-        attempts = Attempts(self.manners.retries, access.budget, self.clock, self.manners.jitter, self.deadline)
-        while True:
-            try:
-                return await self._attempt(call)
-            except UpstreamFault as fault:
-                self.record.failed(fault)
-                await attempts.pause(fault)
 
-    async def _attempt(self, call: EmbedCall) -> EmbedResult:
-        provider, price = self.target.access.provider, self.target.traits.price
-        tokens = estimate_inputs(call.request.inputs)
-        expense = Expense(provider.name, call.model, call.request.budget_key, tokens, 0, price)
-        async with self.spending.reserve(expense) as reservation:
-            result = await provider.embed(call)
-            usage = result.usage
-            if price is not None:
-                usage = replace(usage, cost_nano_usd=price.of(usage), cost_known=True)
-            reservation.used(usage)
-            check_vectors(result, call.request)
-        return replace(result, usage=usage)
+        async def embedded(target: EmbedTarget, place: Place, reservation: Reservation) -> EmbedResult:
+            return await _embedded(target, call, reservation)
+
+        course = self.attempts.course((self.target,), self.deadline)
+        return await self.attempts.made(Attempt(lambda target: _expense(target, call), embedded), course, self.record, self.bound)
+
+
+def _expense(target: EmbedTarget, call: EmbedCall) -> Expense:
+    tokens = estimate_inputs(call.request.inputs)
+    return Expense(target.access.provider.name, call.model, call.request.budget_key, tokens, 0, target.traits.price)
+
+
+async def _embedded(target: EmbedTarget, call: EmbedCall, reservation: Reservation) -> EmbedResult:
+    """One attempt at one upstream call."""
+    result, price = await target.access.provider.embed(call), target.traits.price
+    usage = result.usage if price is None else priced_usage(result.usage, price)
+    reservation.used(usage)
+    check_vectors(result, call.request)
+    return replace(result, usage=usage)
 
 
 def _calls(request: EmbedRequest, target: EmbedTarget) -> list[EmbedCall]:

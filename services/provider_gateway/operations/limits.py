@@ -31,14 +31,15 @@ class Watch:
         self._armed = self._loop.time()
         self.has_output = False
 
-    def saw(self, batch: Sequence[ChatEvent]) -> None:
-        """The provider gave this; before the first output nothing else counts, afterwards everything does."""
+    def saw(self, batch: Sequence[ChatEvent]) -> bool:
+        """The provider gave this; before the first output nothing else counts, afterwards everything does. Whether there was output."""
         if not self.has_output:
             self.has_output = any(map(is_output, batch))
             if self.has_output:
                 self.resume()
         elif self._loop.time() - self._armed > self._limits.idle * _SLACK:
             self.resume()
+        return self.has_output
 
     def rest(self) -> None:
         """It is the reader who is slow now."""
@@ -70,11 +71,11 @@ async def watched(provider: str, limits: TimeLimits) -> AsyncIterator[Watch]:
 
 
 @asynccontextmanager
-async def whole_call(provider: str, limits: TimeLimits) -> AsyncIterator[None]:
+async def whole_call(provider: str, limits: TimeLimits) -> AsyncIterator[asyncio.Timeout]:
     """Bounds a call with all its retries; raises ProviderTimeout."""
     try:
         async with asyncio.timeout(limits.call) as timeout:
-            yield
+            yield timeout
     except TimeoutError:
         if not timeout.expired():
             raise _stray(provider) from None

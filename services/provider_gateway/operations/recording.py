@@ -15,13 +15,16 @@ from provider_gateway.domain.calls import EndedCall, FailedAttempt
 from provider_gateway.domain.chat import ChatRequest
 from provider_gateway.domain.embeddings import EmbedRequest, EmbedResult
 from provider_gateway.operations.ports import Calls
-from provider_gateway.operations.routes import EmbedTarget, Target
+from provider_gateway.operations.routes import Askable
 
 Asked = ChatRequest | EmbedRequest
 
 
 class Record(Protocol):
     """What is noted of a call under way."""
+
+    def attempting(self, target: Askable) -> None:
+        """From now on it is this target that is asked."""
 
     def failed(self, fault: Fault) -> None:
         """An attempt came to nothing."""
@@ -39,17 +42,20 @@ class Record(Protocol):
 class Recorder(Protocol):
     """Begins records."""
 
-    def recording(self, request: Asked, target: Target | EmbedTarget, streamed: bool) -> AbstractContextManager[Record]:
-        """The record of the call that the body makes; how the body ends is how the call ended."""
+    def recording(self, request: Asked, target: Askable, streamed: bool) -> AbstractContextManager[Record]:
+        """The record of the call that the body makes, at `target` first; how the body ends is how the call ended."""
 
 
 class Silence:
     """A recorder and record of nothing."""
 
     @contextmanager
-    def recording(self, request: Asked, target: Target | EmbedTarget, streamed: bool) -> Iterator[Record]:
+    def recording(self, request: Asked, target: Askable, streamed: bool) -> Iterator[Record]:
         """Itself."""
         yield self
+
+    def attempting(self, target: Askable) -> None:
+        """Does nothing."""
 
     def failed(self, fault: Fault) -> None:
         """Does nothing."""
@@ -64,6 +70,9 @@ class Silence:
         """Does nothing."""
 
 
+SILENCE = Silence()
+
+
 class CallRecorder:
     """Tells Calls of each call, once, whatever its end."""
 
@@ -72,7 +81,7 @@ class CallRecorder:
         self._world = world
 
     @contextmanager
-    def recording(self, request: Asked, target: Target | EmbedTarget, streamed: bool) -> Iterator[Record]:
+    def recording(self, request: Asked, target: Askable, streamed: bool) -> Iterator[Record]:
         """The record of the call that the body makes."""
         record = CallRecord(request, target, streamed, self._world)
         fault: Fault | None = None
@@ -94,8 +103,9 @@ class CallRecorder:
 class CallRecord:
     """What is known of one call so far."""
 
-    def __init__(self, request: Asked, target: Target | EmbedTarget, streamed: bool, world: World) -> None:
-        self._request, self._target, self._streamed, self._world = request, target, streamed, world
+    def __init__(self, request: Asked, target: Askable, streamed: bool, world: World) -> None:
+        self._request, self._streamed, self._world = request, streamed, world
+        self._provider, self._model = target.access.provider.name, target.model
         self._call = current_call()
         self._started_at = world.clock.now()
         self._began = self._attempt_began = world.clock.monotonic()
@@ -103,13 +113,16 @@ class CallRecord:
         self._failed: list[FailedAttempt] = []
         self._usage: Usage | None = None
         self._response_id = ""
-        self._model = target.model
         self._finish: FinishReason | None = None
+
+    def attempting(self, target: Askable) -> None:
+        """From now on it is this target that is asked."""
+        self._provider, self._model = target.access.provider.name, target.model
 
     def failed(self, fault: Fault) -> None:
         """An attempt came to nothing; the pause before the next one counts to that."""
         now = self._world.clock.monotonic()
-        self._failed.append(FailedAttempt(fault, now - self._attempt_began))
+        self._failed.append(FailedAttempt(fault, now - self._attempt_began, self._provider, self._model))
         self._attempt_began = now
 
     def saw(self, events: Sequence[ChatEvent]) -> None:
@@ -143,7 +156,7 @@ class CallRecord:
             traceparent=self._call.traceparent,
             request_id=self._request.request_id,
             metadata=self._request.metadata,
-            provider=self._target.access.provider.name,
+            provider=self._provider,
             model=self._model,
             streamed=self._streamed,
             started_at=self._started_at,

@@ -1,17 +1,20 @@
-"""Which provider answers a request, and what is known of its model. Routing over several targets will live behind `Routes.target`."""
+"""Which providers' models may answer a request, in which order, and what is known of them."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Protocol
 
-from chassis.faults import RequestInvalid, Violation
-from provider_gateway.domain.admission import require
+from chassis.faults import CapabilityMissing, RequestInvalid, Violation
+from provider_gateway.domain.admission import lacking, needs, require
 from provider_gateway.domain.catalogue import Catalogue
 from provider_gateway.domain.chat import ChatRequest
 from provider_gateway.domain.embeddings import EmbedRequest, require_embeddings
 from provider_gateway.domain.models import Model, ModelTraits, Price, ProviderStatus
-from provider_gateway.domain.naming import Names
+from provider_gateway.domain.naming import ModelName, Names
+from provider_gateway.domain.routing import Alias, Choice, draw_of, order
+from provider_gateway.operations.health import Health
 from provider_gateway.operations.limits import TimeLimits
 from provider_gateway.operations.ports import ModelCall, Provider
 from provider_gateway.operations.retries import RetryBudget
@@ -28,10 +31,31 @@ class Access:
     budget: RetryBudget
 
 
+class Askable(Protocol):
+    """A model of a provider that can be asked for something."""
+
+    @property
+    def name(self) -> str:
+        """It, as provider/model."""
+
+    @property
+    def access(self) -> Access:
+        """Its provider."""
+
+    @property
+    def model(self) -> str:
+        """It, in the provider's words."""
+
+    @property
+    def window(self) -> int:
+        """Tokens that fit into one call; 0 when unknown."""
+
+
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Where one request goes."""
+    """A model of a provider, and what it is asked. `name` is provider/model."""
 
+    name: str
     access: Access
     call: ModelCall
     traits: ModelTraits
@@ -47,39 +71,71 @@ class Target:
         capabilities = self.traits.capabilities
         return capabilities is None or capabilities.streaming
 
+    @property
+    def window(self) -> int:
+        """Tokens that fit into one call; 0 when unknown."""
+        return self.traits.capabilities.context_tokens if self.traits.capabilities else 0
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """Where one request may go, in order, and the alias that says so; at least one target."""
+
+    targets: tuple[Target, ...]
+    alias: Alias | None = None
+
+    @property
+    def first(self) -> Target:
+        """The target to ask first, whose limit in time holds for the whole call."""
+        return self.targets[0]
+
 
 @dataclass(frozen=True, slots=True)
 class EmbedTarget:
     """Where inputs to embed go, with the model in the provider's words."""
 
+    name: str
     access: Access
     model: str
     traits: ModelTraits
+    window: int = 0
 
 
 class Routes:
-    """The configured providers and what is known of their models."""
+    """The configured providers and what is known of their models. `chance` gives numbers from 0 to 1, 1 excluded."""
 
-    def __init__(self, accesses: Mapping[str, Access], catalogue: Catalogue, names: Names, price_list: PriceList) -> None:
+    def __init__(
+        self,
+        accesses: Mapping[str, Access],
+        catalogue: Catalogue,
+        names: Names,
+        price_list: PriceList,
+        health: Health,
+        chance: Callable[[], float],
+    ) -> None:
         self._accesses, self._catalogue, self._names, self._price_list = accesses, catalogue, names, price_list
+        self._health, self._chance = health, chance
 
-    def target(self, request: ChatRequest) -> Target:
-        """Where a request goes; raises ModelNotFound, or CapabilityMissing for what its model is known to lack."""
-        name = self._names.resolve(request.model)
-        access = self._accesses[name.provider]
-        traits = self._traits(access.provider, name.model)
-        if traits.capabilities is not None:
-            require(request, traits.capabilities, f"{name.provider}/{name.model}")
-        limit = traits.capabilities.max_output_tokens if traits.capabilities else 0
-        return Target(access, ModelCall(request, name.model, limit), traits)
+    def route(self, request: ChatRequest) -> Route:
+        """Where a request may go; raises ModelNotFound, or CapabilityMissing for what all its models are known to lack."""
+        alias = self._names.alias(request.model)
+        if alias is None or len(alias.choices) == 1:
+            target = self._target(self._names.resolve(request.model), request)
+            if target.traits.capabilities is not None:
+                require(request, target.traits.capabilities, target.name)
+            return Route((target,), alias)
+        return Route(tuple(self._in_order(request, self._able(request, alias))), alias)
 
     def embedding(self, request: EmbedRequest) -> EmbedTarget:
-        """Where inputs go; raises ModelNotFound, or CapabilityMissing where the model is known not to embed."""
+        """Where inputs go: to one target, of an alias the first, for vectors of different models have nothing in common.
+
+        Raises ModelNotFound, or CapabilityMissing where the model is known not to embed.
+        """
         name = self._names.resolve(request.model)
         access = self._accesses[name.provider]
         traits = self._traits(access.provider, name.model)
         require_embeddings(traits, f"{name.provider}/{name.model}")
-        return EmbedTarget(access, name.model, traits)
+        return EmbedTarget(f"{name.provider}/{name.model}", access, name.model, traits)
 
     def default_problem(self) -> str:
         """Why the default model cannot be called; empty when it can."""
@@ -98,10 +154,43 @@ class Routes:
     def providers(self) -> list[ProviderStatus]:
         """The configured providers, sorted by name."""
         providers = sorted((access.provider for access in self._accesses.values()), key=lambda provider: provider.name)
-        return [ProviderStatus(p.name, p.adapter, p.base_url, p.problem()) for p in providers]
+        return [ProviderStatus(p.name, p.adapter, p.base_url, p.problem(), self._health.statuses(p.name)) for p in providers]
+
+    def _able(self, request: ChatRequest, alias: Alias) -> list[tuple[Choice, Target]]:
+        """The targets that are not known to lack what the request needs."""
+        needed, lacks, able = needs(request), dict[str, list[str]](), list[tuple[Choice, Target]]()
+        for choice in alias.choices:
+            target = self._target(self._names.model(choice.model), request)
+            missing = lacking(needed, target.traits.capabilities) if target.traits.capabilities else []
+            if missing:
+                lacks[target.name] = missing
+            else:
+                able.append((choice, target))
+        if not able:
+            raise _nobody_able(request.model, lacks)
+        return able
+
+    def _in_order(self, request: ChatRequest, able: list[tuple[Choice, Target]]) -> list[Target]:
+        choices, targets = [choice for choice, _ in able], [target for _, target in able]
+        draw = draw_of(f"{request.model} {request.request_id}") if request.request_id else self._chance()
+        return [targets[place] for place in order(choices, [self._health.standing(target.name) for target in targets], draw)]
+
+    def _target(self, name: ModelName, request: ChatRequest) -> Target:
+        access = self._accesses[name.provider]
+        traits = self._traits(access.provider, name.model)
+        limit = traits.capabilities.max_output_tokens if traits.capabilities else 0
+        return Target(f"{name.provider}/{name.model}", access, ModelCall(request, name.model, limit), traits)
 
     def _traits(self, provider: Provider, model: str) -> ModelTraits:
         traits = self._catalogue.traits(provider.name, provider.adapter, model)
         if traits.price is not None or provider.name not in self._catalogue.own_service:
             return traits
         return ModelTraits(traits.capabilities, self._price_list(provider.adapter, model))
+
+
+def _nobody_able(alias: str, lacks: Mapping[str, list[str]]) -> CapabilityMissing:
+    each = "; ".join(f"{name} lacks {', '.join(missing)}" for name, missing in lacks.items())
+    return CapabilityMissing(
+        f"no target of {alias or 'the default model'} has what the request needs: {each}; add one that has, or correct its capabilities",
+        metadata={"model": alias, "missing": ",".join(sorted({need for missing in lacks.values() for need in missing}))},
+    )

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -46,10 +45,15 @@ class Spending(Protocol):
 class Unbounded:
     """No caps, and a reservation of nothing."""
 
-    @asynccontextmanager
-    async def reserve(self, expense: Expense) -> AsyncIterator[Reservation]:
+    def reserve(self, expense: Expense) -> AbstractAsyncContextManager[Reservation]:
         """Itself."""
-        yield self
+        return self
+
+    async def __aenter__(self) -> Reservation:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        return None
 
     def used(self, usage: Usage) -> None:
         """Does nothing."""

@@ -834,8 +834,14 @@ class ProviderAttempt(_message.Message):
 
     FAULT_FIELD_NUMBER: _builtins.int
     DURATION_MS_FIELD_NUMBER: _builtins.int
+    PROVIDER_FIELD_NUMBER: _builtins.int
+    MODEL_FIELD_NUMBER: _builtins.int
     duration_ms: _builtins.float
     """Milliseconds that it took, with the pause before it."""
+    provider: _builtins.str
+    """The provider that was asked, as configured."""
+    model: _builtins.str
+    """The model that was asked, in the provider's words."""
     @_builtins.property
     def fault(self) -> _fault_pb2.Fault:
         """Why."""
@@ -845,10 +851,12 @@ class ProviderAttempt(_message.Message):
         *,
         fault: _fault_pb2.Fault | None = ...,
         duration_ms: _builtins.float = ...,
+        provider: _builtins.str = ...,
+        model: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["fault", b"fault"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["duration_ms", b"duration_ms", "fault", b"fault"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["duration_ms", b"duration_ms", "fault", b"fault", "model", b"model", "provider", b"provider"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
