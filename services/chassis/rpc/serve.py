@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import gc
 import os
 import signal
 import sys
@@ -209,7 +210,13 @@ async def _run_one(own: Any, kafka: KafkaSettings, open_app: OpenApp, *, supervi
             await serve((app, own.listen), stop=stop)
 
 
+def collect_rarely() -> None:
+    """Has Python look for cycles less often: nearly all that a call makes is gone by reference counts, and looking costs a tenth of its CPU."""
+    gc.set_threshold(20_000, 50, 100)
+
+
 def run(work: Coroutine[Any, Any, T]) -> T:
     """Runs a coroutine on uvloop, to its end."""
+    collect_rarely()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(work)

@@ -22,6 +22,7 @@ from tests.bench.worker import Sample
 from behest.chat.v1.chat_pb2 import ROLE_USER, Message, Part
 from behest.provider.v1.provider_service_pb2 import ChatRequest, StreamChatRequest
 from behest.provider.v1.provider_service_pb2_grpc import ProviderServiceStub
+from chassis.rpc.serve import collect_rarely
 from kit.ports import neighbouring_ports
 from suite.addresses import Service
 from suite.client import Behest, dial_beside
@@ -140,6 +141,7 @@ async def open_embedded(
     folder: str, name: str = "embedded", log_level: str = "warning", database: str = ""
 ) -> AsyncIterator[SuiteContender]:
     """The four services in this process; the client calls without a network."""
+    collect_rarely()  # as `behest up` does
     data = Path(folder) / name
     data.mkdir()
     options = SuiteOptions(data, write_settings(data, "mux", log_level, database), local_model=False)
