@@ -211,7 +211,7 @@ async def _run_one(own: Any, kafka: KafkaSettings, open_app: OpenApp, *, supervi
 
 
 def collect_rarely() -> None:
-    """Has Python look for cycles less often: nearly all that a call makes is gone by reference counts, and looking costs a tenth of its CPU."""
+    """Has Python look for cycles less often: nearly all that a call makes goes by reference counts, and looking is a tenth of its CPU."""
     gc.set_threshold(20_000, 50, 100)
 
 
