@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from chassis.kafka.settings import KafkaSettings
 from chassis.rpc import App, LocalChannel
 from chassis.rpc.call import DEFAULT_TENANT
 from chassis.rpc.serve import ServerOptions, open_server
+from chassis.rpc.starting import enter_when_possible
 from chassis.settings import load_sections
 from chassis.telemetry import LogSettings, set_up_logging
 from chassis.world import World
@@ -88,7 +89,8 @@ def load_suite_settings(file: Path | None, env: Mapping[str, str]) -> SuiteSetti
 async def open_suite(
     options: SuiteOptions, *, listen: bool = False, world: World | None = None, env: Mapping[str, str] = os.environ
 ) -> AsyncIterator[Suite]:
-    """A running suite; with listen its services can also be called on their ports. It is taken down in reverse order.
+    """A running suite, taken down in reverse order. With listen its services can also be called on their ports, and a database that is
+    away for a while is waited for; without, whoever wants to use the suite now hears of it at once.
 
     Raises SettingsInvalid for wrong settings and ports in use, StorageUnavailable for a folder that cannot be written.
     """
@@ -169,18 +171,21 @@ class _Rising:
     async def all(self) -> None:
         """Opens all four."""
         world, kafka = self.world, self.settings.kafka
-        await self._open(Service.SESSION_STORE, session_store.app.open_app(self.settings.session_store, world, kafka))
-        await self._open(Service.PROVIDER_GATEWAY, provider_gateway.app.open_app(self.settings.provider_gateway, world, kafka))
-        await self._open(Service.TOOL_EXECUTOR, tool_executor.app.open_app(self.settings.tool_executor, world, kafka))
+        await self._open(Service.SESSION_STORE, lambda: session_store.app.open_app(self.settings.session_store, world, kafka))
+        await self._open(Service.PROVIDER_GATEWAY, lambda: provider_gateway.app.open_app(self.settings.provider_gateway, world, kafka))
+        await self._open(Service.TOOL_EXECUTOR, lambda: tool_executor.app.open_app(self.settings.tool_executor, world, kafka))
         neighbours = orchestrator.app.Neighbours(
             session_store=self.channels[Service.SESSION_STORE],
             provider_gateway=self.channels[Service.PROVIDER_GATEWAY],
             tool_executor=self.channels[Service.TOOL_EXECUTOR],
         )
-        await self._open(Service.ORCHESTRATOR, orchestrator.app.open_app(self.settings.orchestrator, world, neighbours, kafka))
+        await self._open(Service.ORCHESTRATOR, lambda: orchestrator.app.open_app(self.settings.orchestrator, world, neighbours, kafka))
 
-    async def _open(self, service: Service, opening: contextlib.AbstractAsyncContextManager[App]) -> None:
-        app = await self.stack.enter_async_context(opening)
+    async def _open(self, service: Service, open_app: Callable[[], contextlib.AbstractAsyncContextManager[App]]) -> None:
+        if self.listen:
+            app = await enter_when_possible(self.stack, open_app, service.value)
+        else:
+            app = await self.stack.enter_async_context(open_app())
         channel = LocalChannel(app.methods)
         self.apps[service], self.channels[service] = app, channel
         self.stack.push_async_callback(channel.close)

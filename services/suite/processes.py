@@ -15,6 +15,7 @@ import structlog
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from chassis.faults import ServiceUnavailable, SettingsInvalid
+from chassis.rpc.health import LIVENESS
 from chassis.telemetry import set_up_logging
 from suite.addresses import Service
 from suite.composition import SuiteOptions
@@ -52,17 +53,22 @@ class Child:
         return self.process.pid if self.process and self.process.returncode is None else 0
 
     async def start(self) -> None:
-        """Starts it and waits until it serves; raises SettingsInvalid or ServiceUnavailable when it does not come up."""
+        """Starts it and waits until it serves, however long it waits itself for what it needs: it says so.
+
+        Raises SettingsInvalid or ServiceUnavailable when it ends, or when nothing of it can be heard.
+        """
         await self._spawn()
         assert self.process is not None
         ended = asyncio.create_task(self.process.wait())
-        serving = asyncio.create_task(serves(self.listen))
+        alive, serving = asyncio.create_task(serves(self.listen, LIVENESS)), asyncio.create_task(serves(self.listen))
         try:
-            await asyncio.wait({ended, serving}, timeout=START_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({ended, alive, serving}, timeout=START_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+            if alive.done():
+                await asyncio.wait({ended, serving}, return_when=asyncio.FIRST_COMPLETED)
             if not serving.done():
                 raise self._failed_start(ended.result() if ended.done() else None)
         finally:
-            await _cancel(ended, serving)
+            await _cancel(ended, alive, serving)
 
     def _failed_start(self, status: int | None) -> Exception:
         if status == SETTINGS_WRONG:
@@ -162,9 +168,9 @@ def _child(service: Service, options: SuiteOptions, settings: SuiteSettings, env
     return Child(service, settings.listen(service), command, {**env, "PYTHONPATH": importable}, log)
 
 
-async def serves(address: str) -> None:
-    """Returns when the server at address says that it serves; waits as long as it takes."""
-    request = health_pb2.HealthCheckRequest()
+async def serves(address: str, service: str = "") -> None:
+    """Returns when the server at address says that it serves, or that a service of it does; waits as long as it takes."""
+    request = health_pb2.HealthCheckRequest(service=service)
     eager = [("grpc.initial_reconnect_backoff_ms", 50), ("grpc.max_reconnect_backoff_ms", 250)]
     async with grpc.aio.insecure_channel(address, options=eager) as channel:
         while True:

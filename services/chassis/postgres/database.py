@@ -27,9 +27,9 @@ async def open_postgres(server: Server, frame: Frame, shortcut: Shortcut | None 
     writer = Writer(server, str(uuid7()), frame, shortcut)
     database = Database(writer, Readers(server))
     await writer.connect()
-    await database.clock.set()
     writing = asyncio.create_task(writer.run(), name="postgres-write")
     try:
+        await database.clock.set()
         yield database
     finally:
         await database._close()

@@ -6,7 +6,8 @@ from chassis.rpc.channel import open_channel
 from chassis.rpc.local import LocalChannel
 from chassis.rpc.methods import Methods, Pipeline
 from chassis.rpc.pipeline import default_pipeline
-from chassis.rpc.serve import main, open_server, serve
+from chassis.rpc.process import main
+from chassis.rpc.serve import open_server, serve
 from chassis.rpc.stubs import StreamCall, StubChannel
 
 __all__ = [

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import structlog
 from grpc_health.v1 import health, health_pb2
 
 from chassis.rpc.app import App
 from chassis.rpc.pipeline import only_fault
+from chassis.rpc.repeating import Repeating
 
 INTERVAL = 1.0
 PATIENCE = 5.0
@@ -22,14 +24,14 @@ _NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 
 
 class Health:
-    """The health of one app: overall and of each of its proto services."""
+    """The health of one app: overall and of each of its proto services. A `servicer` that answers already goes on."""
 
-    def __init__(self, app: App) -> None:
-        self.servicer = health.aio.HealthServicer()  # type: ignore[attr-defined] # missing in the stubs
+    def __init__(self, app: App, servicer: Any = None) -> None:
+        self.servicer = servicer or health.aio.HealthServicer()  # type: ignore[attr-defined] # missing in the stubs
         self.ready = asyncio.Event()
         self._app = app
         self._failures = 0
-        self._told = ""
+        self._said = Repeating()
         self._stopped = False
 
     async def follow(self, interval: float = INTERVAL) -> None:
@@ -53,7 +55,8 @@ class Health:
             await self._succeeded()
 
     async def _succeeded(self) -> None:
-        self._failures, self._told = 0, ""
+        self._failures = 0
+        self._said.forget()
         if not self.ready.is_set() and not self._stopped:
             self.ready.set()
             await self._set(_SERVING)
@@ -61,9 +64,8 @@ class Health:
 
     async def _failed(self, reason: str) -> None:
         self._failures += 1
-        if reason != self._told:
+        if self._said.is_due(reason):
             structlog.get_logger().warning("not ready", service=self._app.name, reason=reason)
-            self._told = reason
         if self.ready.is_set() and self._failures >= FAILURES:
             self.ready.clear()
             await self._set(_NOT_SERVING)

@@ -6,7 +6,24 @@ import asyncio
 import contextlib
 import socket
 
+import grpc.aio
+
 from chassis.faults import SettingsInvalid
+
+
+async def bind(server: grpc.aio.Server, service: str, listen: str, *, share_port: bool = False) -> int:
+    """Has the server listen there; returns the port. Raises SettingsInvalid that says why it cannot.
+
+    `share_port` says that others may listen there already, as the server's own option says that others may come.
+    """
+    await check_address(service, listen, share_port=share_port)
+    try:
+        port = server.add_insecure_port(listen)
+    except RuntimeError as error:
+        raise cannot_listen(service, listen, str(error)) from None
+    if port == 0:
+        raise cannot_listen(service, listen, "it was taken in this moment")
+    return port
 
 
 async def check_address(service: str, listen: str, *, share_port: bool = False) -> None:

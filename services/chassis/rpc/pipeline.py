@@ -134,7 +134,7 @@ def _tenant_invalid(call: Call) -> RequestInvalid:
 
 def only_fault(error: BaseException, service: str, path: str) -> Fault:
     """The fault to tell the caller: the error's own, or Internal with an id under which the error is in the log."""
-    fault = _single_fault(error)
+    fault = single_fault(error)
     if fault is not None:
         fault.service = fault.service or service
         return fault
@@ -144,10 +144,10 @@ def only_fault(error: BaseException, service: str, path: str) -> Fault:
     return Internal(text, metadata={"error_id": error_id}, service=service)
 
 
-def _single_fault(error: BaseException) -> Fault | None:
+def single_fault(error: BaseException) -> Fault | None:
     """The fault, or the first of a group that holds nothing else."""
     if isinstance(error, BaseExceptionGroup):
-        found = [_single_fault(inner) for inner in error.exceptions]
+        found = [single_fault(inner) for inner in error.exceptions]
         return found[0] if all(found) else None
     return error if isinstance(error, Fault) else None
 

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import contextlib
 import gc
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncIterator, Coroutine, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, TypeVar
 
 import grpc.aio
@@ -20,19 +17,15 @@ import structlog
 import uvloop
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from chassis import settings, telemetry, waypoints
-from chassis.faults import Fault, SettingsInvalid
-from chassis.kafka.settings import KafkaSettings
 from chassis.rpc.app import App
 from chassis.rpc.frames import FRAME_ROOM
 from chassis.rpc.health import Health
-from chassis.rpc.listening import cannot_listen, check_address
+from chassis.rpc.listening import bind
 from chassis.rpc.mux_server import MuxServicer
-from chassis.rpc.pipeline import only_fault
 from chassis.rpc.plain import MAX_MESSAGE, pings
 from chassis.rpc.reflection import add_reflection
 from chassis.rpc.server import add_methods
-from chassis.world import World
+from chassis.rpc.waiting_room import WaitingRoom
 
 T = TypeVar("T")
 
@@ -57,12 +50,23 @@ class Listening:
 
 
 @contextlib.asynccontextmanager
-async def open_server(app: App, listen: str, options: ServerOptions = ServerOptions()) -> AsyncIterator[Listening]:
-    """Listens while the body runs; `listen` is host:port, port 0 for a free one. Ends in order: not serving, drain, grace, close."""
-    health, mux = Health(app), MuxServicer(app.methods, max_message=options.max_message)
-    server = _server(app, health, mux, options)
-    port = await _bind(server, app, listen, options)
-    await server.start()
+async def open_server(
+    app: App, listen: str, options: ServerOptions = ServerOptions(), room: WaitingRoom | None = None
+) -> AsyncIterator[Listening]:
+    """Listens while the body runs; `listen` is host:port, port 0 for a free one, or where a waiting room listens already.
+
+    Ends in order: not serving, drain, grace, close.
+    """
+    mux = MuxServicer(app.methods, max_message=options.max_message)
+    if room is not None and room.listens:
+        health = Health(app, room.health)
+        _add(app, health, mux, room.desk)
+        server, port = room.leave()
+    else:
+        health, server = Health(app), grpc.aio.server(options=server_options(options))
+        _add(app, health, mux, server)
+        port = await bind(server, app.name, listen, share_port=options.share_port)
+        await server.start()
     host = listen.rpartition(":")[0]
     following = asyncio.create_task(health.follow())
     try:
@@ -76,16 +80,15 @@ async def open_server(app: App, listen: str, options: ServerOptions = ServerOpti
         await server.stop(options.grace)
 
 
-def _server(app: App, health: Health, mux: MuxServicer, options: ServerOptions) -> grpc.aio.Server:
-    server = grpc.aio.server(options=_server_options(options))
-    add_methods(app.methods, server)
-    mux.add_to(server)
-    health_pb2_grpc.add_HealthServicer_to_server(health.servicer, server)
-    add_reflection((*app.methods.names, health_pb2.DESCRIPTOR.services_by_name["Health"].full_name), server)
-    return server
+def _add(app: App, health: Health, mux: MuxServicer, to: Any) -> None:
+    add_methods(app.methods, to)
+    mux.add_to(to)
+    health_pb2_grpc.add_HealthServicer_to_server(health.servicer, to)
+    add_reflection((*app.methods.names, health_pb2.DESCRIPTOR.services_by_name["Health"].full_name), to)
 
 
-def _server_options(options: ServerOptions) -> tuple[tuple[str, Any], ...]:
+def server_options(options: ServerOptions) -> tuple[tuple[str, Any], ...]:
+    """What gRPC is told of a server."""
     return (
         ("grpc.so_reuseport", int(options.share_port)),
         ("grpc.max_receive_message_length", options.max_message + FRAME_ROOM),
@@ -97,17 +100,6 @@ def _server_options(options: ServerOptions) -> tuple[tuple[str, Any], ...]:
     )
 
 
-async def _bind(server: grpc.aio.Server, app: App, listen: str, options: ServerOptions) -> int:
-    await check_address(app.name, listen, share_port=options.share_port)
-    try:
-        port = server.add_insecure_port(listen)
-    except RuntimeError as error:
-        raise cannot_listen(app.name, listen, str(error)) from None
-    if port == 0:
-        raise cannot_listen(app.name, listen, "it was taken in this moment")
-    return port
-
-
 async def _drain(app: App) -> None:
     try:
         await app.drain()
@@ -115,11 +107,19 @@ async def _drain(app: App) -> None:
         structlog.get_logger().exception("drain failed", service=app.name)
 
 
-async def serve(*endpoints: tuple[App, str], stop: asyncio.Event, options: ServerOptions = ServerOptions()) -> None:
-    """Listens with every (app, listen) until stop is set, then ends them in reverse order: name first those that the others need."""
+async def serve(
+    *endpoints: tuple[App, str],
+    stop: asyncio.Event,
+    options: ServerOptions = ServerOptions(),
+    room: WaitingRoom | None = None,
+) -> None:
+    """Listens with every (app, listen) until stop is set, then ends them in reverse order: name first those that the others need.
+
+    A single app may move into a waiting room.
+    """
     async with contextlib.AsyncExitStack() as stack:
         for app, listen in endpoints:
-            listening = await stack.enter_async_context(open_server(app, listen, options))
+            listening = await stack.enter_async_context(open_server(app, listen, options, room))
             structlog.get_logger().info("listening", service=app.name, address=listening.address)
         await stop.wait()
 
@@ -159,55 +159,6 @@ def stop_with_input(stop: asyncio.Event) -> Iterator[None]:
         yield
     finally:
         loop.remove_reader(descriptor)
-
-
-OpenApp = Callable[[Any, World, KafkaSettings], AbstractAsyncContextManager[App]]
-
-
-def main(section: str, model: type[Any], open_app: OpenApp, argv: Sequence[str] | None = None) -> int:
-    """Runs one service until SIGTERM or SIGINT; the body of `python -m session_store`. The model has a `listen`.
-
-    Returns the exit code: 0 after an orderly end, 2 for wrong settings, 1 for any other failure. Errors are one message on stderr.
-    """
-    try:
-        given = _arguments(section, argv)
-        own, kafka, telemetry_settings = _load(section, model, given.config)
-        if given.waypoint:
-            waypoints.arm(given.waypoint)
-        with telemetry.tracing(telemetry_settings, section.replace("_", "-")):
-            run(_run_one(own, kafka, open_app, supervised=given.until_input_ends))
-    except SettingsInvalid as fault:
-        return _failed(fault, 2)
-    except Exception as error:  # noqa: BLE001 — a command tells its user what went wrong; the log has the rest
-        told = only_fault(error, section, "start")
-        return _failed(told, 2 if isinstance(told, SettingsInvalid) else 1)
-    return 0
-
-
-def _arguments(section: str, argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog=f"python -m {section}", description=f"Runs the {section.replace('_', ' ')}.")
-    parser.add_argument("--config", metavar="FILE", type=Path, help="a YAML file; the environment (BEHEST__SECTION__KEY) wins over it")
-    parser.add_argument("--until-input-ends", action="store_true", help="stop when standard input ends: for supervisors")
-    parser.add_argument(waypoints.ARGUMENT, metavar="NAME:PASSING:ACTION", help=argparse.SUPPRESS)  # the crash harness's
-    return parser.parse_args(argv)
-
-
-def _load(section: str, model: type[Any], config: Path | None) -> tuple[Any, KafkaSettings, telemetry.TelemetrySettings]:
-    shared: dict[str, type[Any]] = {"kafka": KafkaSettings, "log": telemetry.LogSettings, "telemetry": telemetry.TelemetrySettings}
-    loaded: dict[str, Any] = dict(settings.load_sections({section: model, **shared}, config))
-    telemetry.set_up_logging(loaded["log"])
-    return loaded[section], loaded["kafka"], loaded["telemetry"]
-
-
-def _failed(fault: Fault, code: int) -> int:
-    print(fault.message, file=sys.stderr)  # noqa: T201 — the user of a command reads it
-    return code
-
-
-async def _run_one(own: Any, kafka: KafkaSettings, open_app: OpenApp, *, supervised: bool) -> None:
-    with stop_on_signals() as stop, stop_with_input(stop) if supervised else contextlib.nullcontext():
-        async with open_app(own, World(), kafka) as app:
-            await serve((app, own.listen), stop=stop)
 
 
 def collect_rarely() -> None:

@@ -75,7 +75,7 @@ def _single(method: Method) -> Any:
         try:
             return await handle(_call_of(method.path, context), _requests(method, requests))
         except Fault as fault:
-            await _abort(context, fault)
+            await abort(context, fault)
 
     return answer
 
@@ -88,12 +88,13 @@ def _streaming(method: Method) -> Any:
         try:
             await handle(_call_of(method.path, context), _requests(method, requests), context.write)
         except Fault as fault:
-            await _abort(context, fault)
+            await abort(context, fault)
 
     return answer
 
 
-async def _abort(context: Any, fault: Fault) -> None:
+async def abort(context: Any, fault: Fault) -> None:
+    """Ends a call with a fault."""
     status = status_of(fault)
     await context.abort(grpc_code(status.code), status.message, trailing_metadata(status))
 
