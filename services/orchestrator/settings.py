@@ -6,6 +6,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from chassis.tenants import TenantName
+
 Positive = Annotated[int, Field(gt=0)]
 
 
@@ -90,7 +92,7 @@ class CommandsSettings(_Section):
     group: Annotated[str, Field(min_length=1, max_length=249)] = Field(
         "behest-orchestrator", description="the consumer group of all replicas"
     )
-    tenants: list[str] = Field(default_factory=list, description="whose commands are carried out; empty: any tenant's")
+    tenants: list[TenantName] = Field(default_factory=list, description="whose commands are carried out; empty: any tenant's")
     max_in_flight: Annotated[int, Field(gt=0, le=1000)] = Field(16, description="commands carried out at once by this process")
 
 

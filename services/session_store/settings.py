@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from chassis.database import Database
+from chassis.tenants import TenantName
 from session_store.domain.retention import Retention
 from session_store.domain.schedule import RunLimits, TenantLimits
 from session_store.domain.session import Tenant
@@ -33,7 +34,7 @@ class RunLimitSettings(BaseModel):
     waiting_runs_per_tenant: int = Field(
         10_000, ge=1, description="Runs of one tenant that wait for their session or a driver. Further ones are refused: RUNS_EXHAUSTED."
     )
-    tenants: dict[str, TenantLimitSettings] = Field(default_factory=dict, description="Tenants with limits of their own.")
+    tenants: dict[TenantName, TenantLimitSettings] = Field(default_factory=dict, description="Tenants with limits of their own.")
 
 
 class RetentionSettings(BaseModel):
@@ -42,7 +43,7 @@ class RetentionSettings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     days: float | None = Field(None, gt=0, description="Days without activity after which a session is deleted. Unset: never.")
-    tenants: dict[str, float | None] = Field(
+    tenants: dict[TenantName, float | None] = Field(
         default_factory=dict, description="Days for tenants that differ; null keeps a tenant's sessions for ever."
     )
 

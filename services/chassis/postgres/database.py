@@ -13,9 +13,10 @@ from chassis.postgres.clock import DatabaseClock
 from chassis.postgres.connecting import Server
 from chassis.postgres.frames import Frame
 from chassis.postgres.listening import Listener
-from chassis.postgres.reading import EVERYBODY, Readers
+from chassis.postgres.reading import Readers
 from chassis.postgres.statements import Statements
 from chassis.postgres.writing import Shortcut, Writer
+from chassis.tenants import EVERYBODY
 
 T = TypeVar("T")
 R = TypeVar("R")

@@ -14,11 +14,11 @@ from chassis.postgres.faults import RETRY_SECONDS, is_cut
 from chassis.postgres.patience import PATIENCE_SECONDS, Backoff
 from chassis.postgres.statements import Statements, run_suspending
 from chassis.postgres_access import Connection
+from chassis.tenants import EVERYBODY
 
 T = TypeVar("T")
 
 READERS = 4
-EVERYBODY = "*"
 
 
 @dataclass(slots=True)

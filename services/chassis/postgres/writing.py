@@ -23,6 +23,7 @@ from chassis.postgres.frames import Frame
 from chassis.postgres.patience import PATIENCE_SECONDS, Backoff
 from chassis.postgres.statements import Statements, run_suspending
 from chassis.postgres_access import Connection
+from chassis.tenants import EVERYBODY
 from chassis.waypoints import waypoint
 
 T = TypeVar("T")
@@ -31,7 +32,7 @@ GROUP = 512  # works of a transaction
 BACKLOG = 10_000  # works that may wait; far more than callers that can be under way
 ATTEMPTS = 5  # of a transaction that other sessions were in the way of
 _SETTINGS = {
-    "behest.tenant": "*",
+    "behest.tenant": EVERYBODY,
     # The few rows that a writer wants are found by index, whatever the statistics of a young table say; and a plan is made once.
     "plan_cache_mode": "force_generic_plan",
     "enable_seqscan": "off",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import re
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
@@ -19,8 +18,7 @@ from chassis.rpc.deadlines import Limit
 from chassis.rpc.methods import Pipeline, Requests, Send, StreamHandler, UnaryHandler
 from chassis.rpc.spans import spanned
 from chassis.rpc.trace import continued, trace_id
-
-_TENANT = re.compile(r"[A-Za-z0-9_.:-]{1,128}")
+from chassis.tenants import ALLOWED, is_tenant
 
 Body = Callable[[Any, Any], Awaitable[Any]]
 
@@ -119,7 +117,7 @@ async def _relay(responses: AsyncIterator[Message], send: Send) -> None:
 
 def _admitted(call: Call) -> Call:
     """The call with a valid tenant and a trace."""
-    if call.tenant != DEFAULT_TENANT and not _TENANT.fullmatch(call.tenant):
+    if call.tenant != DEFAULT_TENANT and not is_tenant(call.tenant):
         raise _tenant_invalid(call)
     trace = continued(call.traceparent)
     if trace is call.traceparent:
@@ -128,8 +126,8 @@ def _admitted(call: Call) -> Call:
 
 
 def _tenant_invalid(call: Call) -> RequestInvalid:
-    text = f"the metadata {TENANT_KEY} must be 1 to 128 of A-Z a-z 0-9 _ . : -, not {call.tenant[:40]!r}; set it or leave it out"
-    return RequestInvalid(text, violations=(Violation(f"metadata[{TENANT_KEY}]", "1 to 128 of A-Z a-z 0-9 _ . : -"),))
+    text = f"the metadata {TENANT_KEY} must be {ALLOWED}, not {call.tenant[:40]!r}; set it or leave it out"
+    return RequestInvalid(text, violations=(Violation(f"metadata[{TENANT_KEY}]", ALLOWED),))
 
 
 def only_fault(error: BaseException, service: str, path: str) -> Fault:

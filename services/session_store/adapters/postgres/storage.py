@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 from chassis.migrations import Lineage, require_schema
 from chassis.postgres import Database, DatabaseClock, Durability, Listener, Row, Server, Statements, open_postgres
+from chassis.tenants import EVERYBODY
 from session_store.adapters.postgres.batches import Counters, PostgresBatches
 from session_store.adapters.postgres.counts import PostgresCounts
 from session_store.adapters.postgres.hints import CHANNEL, read_hints, write_hints
@@ -88,7 +89,9 @@ class PostgresStorage:
 
     async def read(self, work: Callable[[Tables], T], tenant: Tenant | None = None) -> T:
         """Runs work on a snapshot of a tenant's rows, or of all."""
-        return await self._database.read(lambda statements: work(PostgresTables(statements, Counters(0, 0))), tenant or "*")
+        return await self._database.read(
+            lambda statements: work(PostgresTables(statements, Counters(0, 0))), EVERYBODY if tenant is None else tenant
+        )
 
     def listen(self, hear: Callable[[Heard], None]) -> bool:
         """Hears the other replicas' notifications; also this process's, where several services stand on this storage."""

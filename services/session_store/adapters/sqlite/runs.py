@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import astuple
 from typing import Any
 
+from chassis.tenants import EVERYBODY
 from session_store.adapters.sqlite.sessions import newest_first
 from session_store.domain.page import Cursor
 from session_store.domain.run import FORGIVEN, Assignment, Place, Run, RunPatch, RunQuery, RunState, Standing
@@ -162,7 +163,7 @@ class SqliteRuns:
 
     def count_running(self) -> int:
         """How many run."""
-        return int(self._execute(_RUNNING, ("*",)).fetchone()[0])
+        return int(self._execute(_RUNNING, (EVERYBODY,)).fetchone()[0])
 
     def orphans(self, limit: int) -> list[tuple[int, Assignment]]:
         """The oldest that lost their driver."""
