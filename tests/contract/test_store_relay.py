@@ -13,7 +13,7 @@ from behest.session.v1 import session_service_pb2 as session_pb
 from behest.session.v1.outbox_service_pb2 import GetOutboxResponse
 from chassis.faults import KafkaUnavailable, StorageUnavailable
 from chassis.kafka.settings import TopicsSettings
-from chassis.world import World
+from chassis.world import SystemClock, World
 from kit.outbox import LEASE, Outbox, open_outbox, publishing
 from kit.publishing import RecordingPublisher, by_run, first_ids
 from kit.store import BACKENDS, appending, ending, opening
@@ -128,6 +128,54 @@ async def test_a_dead_publishers_sessions_are_taken_over_when_its_lease_ends(sto
     async with publishing(storage, living):
         await living.until(ids)
     assert living.ids == ids
+
+
+@pytest.mark.feature("E2")
+@pytest.mark.parametrize("jump", [3600.0, -3600.0], ids=["forward", "back"])
+async def test_a_clock_that_jumped_before_a_restart_keeps_nothing_from_being_published(
+    storage: Storage, store: Outbox, jump: float
+) -> None:
+    """The leases of the publisher that died are written by its clock, and the one that comes after it has another."""
+    ids, dead, living = await store.write("r1", "s1"), RecordingPublisher(), RecordingPublisher()
+    dead.hold()
+    relay = Relay(storage, EventPublications(dead, TopicsSettings(), False), World(clock=_Ahead(-jump)), LEASE)
+    dying = asyncio.create_task(relay.run())
+    await dead.waiting.wait()
+    relay.storage = _Gone()
+    dying.cancel()
+    await asyncio.wait([dying])
+    async with publishing(storage, living):
+        await living.until(ids)
+    assert living.ids == ids
+
+
+@pytest.mark.feature("E2")
+@pytest.mark.parametrize("jump", [3600.0, -3600.0], ids=["forward", "back"])
+async def test_publishers_whose_clocks_differ_share_the_sessions_all_the_same(storage: Storage, store: Outbox, jump: float) -> None:
+    one, two = RecordingPublisher(), RecordingPublisher()
+    other = Relay(storage, EventPublications(two, TopicsSettings(), False), World(clock=_Ahead(jump)), 60.0)
+    async with publishing(storage, one, lease=60.0):
+        await store.until(lambda standing: all(shard.owner for shard in standing.shards))
+        running = asyncio.create_task(other.run())
+        await store.until(_is_even)
+        ids = await store.write_many(16)
+        async with asyncio.timeout(20):
+            while set(one.ids) | set(two.ids) != set(ids):
+                await asyncio.sleep(0.01)
+        running.cancel()
+        await asyncio.wait([running])
+    assert sorted(one.ids + two.ids) == sorted(ids)
+
+
+class _Ahead(SystemClock):
+    """A wall clock that is set otherwise than this machine's."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__()
+        self._ahead = seconds
+
+    def now(self) -> float:
+        return super().now() + self._ahead
 
 
 @pytest.mark.feature("E2")

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
 
 import pytest
 from hypothesis import given, settings
@@ -22,8 +23,10 @@ class Publisher:
     held: dict[int, Held] = field(default_factory=dict)
     busy: frozenset[int] = frozenset()
 
-    def view(self, now: float) -> Tending:
-        return Tending(self.name, dict(self.held), self.busy, now, LEASE)
+    def view(self, now: float, rows: Iterable[Shard] = ()) -> Tending:
+        """Of one that has watched the others all along."""
+        over = [row.lease for row in rows if row.expires_at <= now]
+        return Tending(self.name, dict(self.held), self.busy, now, LEASE, over)
 
 
 @dataclass
@@ -31,7 +34,7 @@ class Table:
     rows: dict[int, Shard] = field(default_factory=dict)
 
     def tend(self, publisher: Publisher, now: float, rule=tended) -> list[Shard]:
-        changed = rule(list(self.rows.values()), publisher.view(now))
+        changed = rule(list(self.rows.values()), publisher.view(now, self.rows.values()))
         self.rows.update({row.index: row for row in changed})
         publisher.held = {
             row.index: Held(row.epoch, max(row.number, publisher.held[row.index].number if row.index in publisher.held else 0))
@@ -128,6 +131,18 @@ def test_nothing_is_handed_over_while_it_is_on_its_way() -> None:
         table.tend(one, now)
         table.tend(two, now)
     assert table.owners() == {"one": 4, "two": 4}
+
+
+@pytest.mark.feature("E2")
+@pytest.mark.parametrize("written", [-3600.0, 0.5, 3600.0])
+def test_a_lease_is_over_when_it_was_seen_to_end_whatever_time_is_written_in_it(written: float) -> None:
+    rows = [Shard(index, number=5, owner="one", epoch=1, expires_at=written) for index in range(SHARDS)]
+    two = Tending("two", {}, frozenset(), 1.0, LEASE)
+    assert all(row.owner == "one" for row in tended(rows, two))
+    watched = replace(two, over=frozenset(row.lease for row in rows))
+    assert {row.owner for row in tended(rows, watched)} == {"two"}
+    renewed = [replace(row, expires_at=written + 0.1) for row in rows]
+    assert all(row.owner == "one" for row in tended(renewed, watched)), "renewed since it was looked at"
 
 
 def test_a_publisher_that_leaves_gives_all_to_others_at_once() -> None:

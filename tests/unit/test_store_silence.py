@@ -18,8 +18,8 @@ def lease(driver: DriverId = D1, expires_at: float = WALL + 3) -> Lease:
 
 def watched(*moments: float, now: float = WALL, **values: float) -> list[bool]:
     """Whether one lease that nobody renews is over at each moment."""
-    silence = Silence(3.0)
-    return [bool(silence.look([lease(**values)], now, moment)) for moment in moments]
+    silence = Silence[Lease](3.0)
+    return [bool(silence.look({D1: lease(**values)}, now, moment)) for moment in moments]
 
 
 @pytest.mark.feature("S6")
@@ -29,10 +29,10 @@ def test_a_lease_that_nobody_renews_is_over_after_its_length() -> None:
 
 @pytest.mark.feature("S6")
 def test_a_renewed_lease_goes_on_while_another_ends() -> None:
-    silence = Silence(3.0)
+    silence = Silence[Lease](3.0)
     for moment in range(3):
-        assert silence.look([lease(D1, WALL + 3 + moment), lease(D2)], WALL, moment) == []
-    assert silence.look([lease(D1, WALL + 6), lease(D2)], WALL, 3) == [lease(D2)]
+        assert silence.look({D1: lease(D1, WALL + 3 + moment), D2: lease(D2)}, WALL, moment) == []
+    assert silence.look({D1: lease(D1, WALL + 6), D2: lease(D2)}, WALL, 3) == [lease(D2)]
 
 
 @pytest.mark.feature("R12")
@@ -45,12 +45,12 @@ def test_a_watch_that_begins_believes_the_written_end_if_it_is_near(left: float,
 @pytest.mark.feature("S6")
 @pytest.mark.parametrize("jump", [3600.0, -3600.0])
 def test_a_wall_clock_that_jumps_ends_no_lease_and_makes_none_last(jump: float) -> None:
-    silence = Silence(3.0)
-    assert silence.look([lease()], WALL, 0) == []
-    over = [bool(silence.look([lease()], WALL + jump, moment)) for moment in (1, 2, 2.9, 3)]
+    silence = Silence[Lease](3.0)
+    assert silence.look({D1: lease()}, WALL, 0) == []
+    over = [bool(silence.look({D1: lease()}, WALL + jump, moment)) for moment in (1, 2, 2.9, 3)]
     assert over == [False, False, False, True]
     renewed = lease(expires_at=WALL + jump + 3)
-    assert [bool(silence.look([renewed], WALL + jump, moment)) for moment in (3.1, 4.5, 6, 6.2)] == [False, False, False, True]
+    assert [bool(silence.look({D1: renewed}, WALL + jump, moment)) for moment in (3.1, 4.5, 6, 6.2)] == [False, False, False, True]
 
 
 @pytest.mark.feature("R12")

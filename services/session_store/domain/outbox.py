@@ -25,6 +25,21 @@ class Shard:
     expires_at: float = 0.0
     heir: str = ""
 
+    @property
+    def lease(self) -> ShardLease:
+        """Who holds it, as of the last time that somebody renewed that."""
+        return ShardLease(self.index, self.owner, self.epoch, self.expires_at)
+
+
+@dataclass(frozen=True, slots=True)
+class ShardLease:
+    """A publisher's hold on a shard. It changes whenever it is renewed; `expires_at` is by the clock of who wrote it."""
+
+    index: int
+    owner: str
+    epoch: int
+    expires_at: float
+
 
 @dataclass(frozen=True, slots=True)
 class Held:
@@ -36,13 +51,17 @@ class Held:
 
 @dataclass(frozen=True, slots=True)
 class Tending:
-    """A publisher's view: what it holds, which of it is on its way, and the time."""
+    """A publisher's view: what it holds, which of it is on its way, the time, and the leases that it has seen end.
+
+    Whether another's lease is over is never read off the time that is written in it: clocks differ, and may be set.
+    """
 
     owner: str
     held: Mapping[int, Held]
     busy: Collection[int]
     now: float
     lease_seconds: float
+    over: Collection[ShardLease] = ()
 
 
 def whole(rows: Iterable[Shard]) -> list[Shard]:
@@ -96,7 +115,7 @@ def _kept(shard: Shard, view: Tending) -> Shard:
 
 def _gained(shards: Collection[Shard], mine: Collection[Shard], have: int, view: Tending) -> list[Shard]:
     """Free shards up to the publisher's share; where none is free, one of another's to inherit."""
-    live = [shard for shard in shards if shard.owner and shard.owner != view.owner and shard.expires_at > view.now]
+    live = [shard for shard in shards if shard.owner and shard.owner != view.owner and shard.lease not in view.over]
     free = [shard for shard in shards if shard not in live and shard not in mine]
     publishers = {view.owner, *(shard.owner for shard in live), *(shard.heir for shard in live if shard.heir)}
     most = -(-SHARDS // len(publishers))

@@ -50,7 +50,7 @@ class Fleet:
         self._closed = False
         self._missed = False
         self._last_number = 0
-        self._silence = Silence(lease_seconds)
+        self._silence = Silence[Lease](lease_seconds)
         self._purged_at = world.clock.monotonic()
         self._complained_at = self._purged_at - COMPLAINT_SECONDS
 
@@ -257,7 +257,7 @@ class Fleet:
     async def _tick(self) -> None:
         now, moment = self._world.clock.now(), self._world.clock.monotonic()
         number, leases, missing, due, overdue = await self._storage.read(lambda tables: _survey(tables, now))
-        silent = self._silence.look(leases, now, moment)
+        silent = self._silence.look({lease.driver_id: lease for lease in leases}, now, moment)
         # The number of the tick before: what was published or heard of since was not missed. After a gap there is nothing to wait for.
         if self._broadcaster.heard_of(number if self._missed else self._last_number):
             await self._remind_all()

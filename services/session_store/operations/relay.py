@@ -2,7 +2,8 @@
 
 The log is the outbox. Nothing is written for an event to be published but, twice a second, how far that has come; so after a crash the
 last moments are published again, under the same ids. Events reach their readers some milliseconds after their commit, many at a time.
-Who publishes what is decided in the tables (domain/outbox.py). A page at a time is in memory, however long its readers are away.
+Who publishes what is decided in the tables (domain/outbox.py), and whose publisher is gone by this process's own watch (silence.py).
+A page at a time is in memory, however long its readers are away.
 """
 
 from __future__ import annotations
@@ -18,8 +19,9 @@ from chassis.faults import Fault
 from chassis.waypoints import waypoint
 from chassis.world import World
 from session_store.domain.batch import Announcement
-from session_store.domain.outbox import Held, Rule, Shard, Tending, mask_of, released, tended, whole
+from session_store.domain.outbox import Held, Rule, Shard, ShardLease, Tending, mask_of, released, tended, whole
 from session_store.operations.ports import Publications, Storage, Tables
+from session_store.operations.silence import Silence
 
 PAGE = 128  # batches read at once: what one costs to split and send keeps others in this process waiting
 PAGE_BYTES = 1 << 18
@@ -58,8 +60,12 @@ class Relay:
     _held: dict[int, Held] = field(default_factory=dict)
     _busy: frozenset[int] = frozenset()  # on its way
     _leaving: frozenset[int] = frozenset()  # about to be handed over
+    _silence: Silence[ShardLease] = field(init=False)
     _complained: bool = False
     _told_at: float = 0.0
+
+    def __post_init__(self) -> None:
+        self._silence = Silence(self.lease_seconds)
 
     @property
     def held(self) -> Mapping[int, Held]:
@@ -115,9 +121,11 @@ class Relay:
         return False
 
     async def _tend(self, rule: Rule) -> bool:
+        now, moment = self.world.clock.now(), self.world.clock.monotonic()
         rows = await self.storage.read(lambda tables: tables.outbox.shards())
         self._leaving = frozenset(row.index for row in rows if row.heir) - self._busy
-        view = Tending(self._owner, dict(self._held), self._busy, self.world.clock.now(), self.lease_seconds)
+        over = self._silence.look({row.index: row.lease for row in rows if row.owner}, now, moment)
+        view = Tending(self._owner, dict(self._held), self._busy, now, self.lease_seconds, frozenset(over))
         if rule(rows, view):
             rows = await self.storage.write(lambda tables: _apply(tables, rule, view))
             waypoint("relay.advanced")
