@@ -16,6 +16,7 @@ from chassis.settings import Secret
 from chassis.world import Clock, World
 from provider_gateway.adapters.anthropic import AnthropicWire
 from provider_gateway.adapters.call_records import CallPublications, publishing
+from provider_gateway.adapters.gemini import GeminiWire
 from provider_gateway.adapters.http.aiohttp_client import AiohttpClient, HttpOptions
 from provider_gateway.adapters.http.provider import Endpoint, HttpProvider
 from provider_gateway.adapters.http.transport import Http
@@ -26,7 +27,6 @@ from provider_gateway.adapters.wire import Wire
 from provider_gateway.api.provider_service import ProviderServicer
 from provider_gateway.domain.catalogue import Catalogue
 from provider_gateway.domain.naming import Names
-from provider_gateway.domain.schemas import ANY_SERVER, OPENAI_STRICT
 from provider_gateway.operations.attempts import Attempts
 from provider_gateway.operations.chats import Chats
 from provider_gateway.operations.counts import TokenCounts
@@ -40,7 +40,9 @@ from provider_gateway.operations.routes import Access, Routes
 from provider_gateway.operations.signals import OwnSignals
 from provider_gateway.settings import (
     AnthropicSettings,
+    AnyHttpProvider,
     AnyProvider,
+    GeminiSettings,
     OpenAiSettings,
     ProviderGatewaySettings,
     ScriptedSettings,
@@ -49,6 +51,8 @@ from provider_gateway.settings import (
 
 NAME = "provider-gateway"
 OPENAI, ANTHROPIC = OpenAiSettings().base_url, AnthropicSettings(adapter="anthropic").base_url
+GEMINI = GeminiSettings(adapter="gemini").base_url
+VERTEX = "aiplatform.googleapis.com"
 
 
 @asynccontextmanager
@@ -109,15 +113,17 @@ class _Builder:
         match own:
             case OpenAiSettings():
                 at_home = own.base_url == OPENAI
-                limit = own.max_tokens_field or ("max_completion_tokens" if at_home else "max_tokens")
-                dialect = Dialect(limit, own.stream_usage, strict=OPENAI_STRICT if at_home else ANY_SERVER)
+                dialect = Dialect(own.max_tokens_field or ("max_completion_tokens" if at_home else "max_tokens"), own.stream_usage)
                 return self._http_provider(name, OpenAiWire(name, dialect), own, "OPENAI_API_KEY" if at_home else "")
             case AnthropicSettings():
                 return self._http_provider(name, AnthropicWire(name), own, "ANTHROPIC_API_KEY" if own.base_url == ANTHROPIC else "")
+            case GeminiSettings():
+                wire = GeminiWire(name, vertex=VERTEX in own.base_url)
+                return self._http_provider(name, wire, own, "GEMINI_API_KEY" if own.base_url == GEMINI else "")
             case ScriptedSettings():
                 return ScriptedProvider(name, script_of(own.script, f"provider_gateway.providers.{name}.script"), self.clock)
 
-    def _http_provider(self, name: str, wire: Wire, own: OpenAiSettings | AnthropicSettings, variable: str) -> HttpProvider:
+    def _http_provider(self, name: str, wire: Wire, own: AnyHttpProvider, variable: str) -> HttpProvider:
         secret = own.api_key or (Secret(f"env:{variable}") if variable else None)
         key = secret.read if secret else None
         headers = {header: value.read for header, value in own.headers.items()}
@@ -126,7 +132,7 @@ class _Builder:
 
 
 def _is_own_service(own: AnyProvider) -> bool:
-    return isinstance(own, ScriptedSettings) or own.base_url in (OPENAI, ANTHROPIC)
+    return isinstance(own, ScriptedSettings) or own.base_url in (OPENAI, ANTHROPIC, GEMINI)
 
 
 def _check_names(settings: ProviderGatewaySettings, names: Names) -> None:

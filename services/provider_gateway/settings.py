@@ -153,6 +153,19 @@ class AnthropicSettings(_HttpProvider):
     )
 
 
+class GeminiSettings(_HttpProvider):
+    """Gemini at the Generative Language API, or at Vertex AI, or a server that speaks its generateContent."""
+
+    adapter: Literal["gemini"]
+    base_url: str = Field(
+        "https://generativelanguage.googleapis.com/v1beta",
+        description="Where it is, up to and without /models. For Vertex AI: up to and with /publishers/google.",
+    )
+    api_key: Secret | None = Field(
+        None, description="env:NAME, file:/path or the key. Default: env:GEMINI_API_KEY at the Gemini API itself, else none."
+    )
+
+
 class ScriptedSettings(_Provider):
     """A provider that plays a script, for tests and demonstrations."""
 
@@ -160,7 +173,8 @@ class ScriptedSettings(_Provider):
     script: str | dict[str, Any] = Field(default_factory=dict, description="A YAML or JSON file, or the script itself. Default: echo.")
 
 
-AnyProvider = OpenAiSettings | AnthropicSettings | ScriptedSettings
+AnyHttpProvider = OpenAiSettings | AnthropicSettings | GeminiSettings
+AnyProvider = AnyHttpProvider | ScriptedSettings
 ProviderSettings = Annotated[AnyProvider, Field(discriminator="adapter")]
 
 
@@ -273,7 +287,7 @@ class ProviderGatewaySettings(_Settings):
         default_factory=dict, description="Further names of models, as alias: provider/model, or with a list of targets."
     )
     providers: dict[str, ProviderSettings] = Field(
-        default_factory=dict, description="The providers by name. openai, anthropic and scripted are there unless redefined."
+        default_factory=dict, description="The providers by name. openai, anthropic, gemini and scripted are there unless redefined."
     )
     retries: RetrySettings = Field(default_factory=RetrySettings, description="When a failed call is repeated.")
     circuit: CircuitSettings = Field(default_factory=CircuitSettings, description="When a model is left alone for a while.")
@@ -289,6 +303,7 @@ class ProviderGatewaySettings(_Settings):
         given: dict[str, AnyProvider] = {
             "openai": OpenAiSettings(),
             "anthropic": AnthropicSettings(adapter="anthropic"),
+            "gemini": GeminiSettings(adapter="gemini"),
             "scripted": ScriptedSettings(adapter="scripted"),
         }
         return given | self.providers

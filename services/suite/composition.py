@@ -16,7 +16,11 @@ from suite.local_model import MODEL, PROVIDER, LocalModel
 CONFIG_NAME = "behest.yaml"
 ECHO_PROVIDER, ECHO_MODEL = "scripted", "echo"
 # The model that a key makes the default: small, quick, able to call tools.
-MODEL_OF_KEY = {"OPENAI_API_KEY": "openai/gpt-4.1-mini", "ANTHROPIC_API_KEY": "anthropic/claude-haiku-4-5"}
+MODEL_OF_KEY = {
+    "OPENAI_API_KEY": "openai/gpt-4.1-mini",
+    "ANTHROPIC_API_KEY": "anthropic/claude-haiku-4-5",
+    "GEMINI_API_KEY": "gemini/gemini-3.5-flash-lite",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,7 +156,7 @@ def default_model(written: Written, local: LocalModel | None) -> tuple[str, str]
         notice = f"the model is {model}; set provider_gateway.default_model in {CONFIG_NAME} to have another"
         return model, "" if written.agents_name_models() else notice
     notice = (
-        "no model is set up, so answers only echo the question; set OPENAI_API_KEY or ANTHROPIC_API_KEY, "
+        "no model is set up, so answers only echo the question; set OPENAI_API_KEY, ANTHROPIC_API_KEY or GEMINI_API_KEY, "
         "configure a provider in behest.yaml, or install the local model (`behest doctor` says how)"
     )
     return f"{ECHO_PROVIDER}/{ECHO_MODEL}", "" if written.agents_name_models() else notice

@@ -12,10 +12,12 @@ import pytest
 
 from chassis.faults import FieldNotExpressible
 from chassis.world import SystemClock
+from kit.gemini_wires import GEMINI_STREAM, GEMINI_WHOLE, gemini_sse
 from kit.provider_decoding import check_order, cut, result_of
 from kit.provider_upstream import Upstream, open_upstream, silence, stream, whole
 from kit.provider_wires import ANTHROPIC_STREAM, ANTHROPIC_WHOLE, OPENAI_CALLS, anthropic_sse, openai_sse
 from provider_gateway.adapters.anthropic import AnthropicWire
+from provider_gateway.adapters.gemini import GeminiWire
 from provider_gateway.adapters.http.aiohttp_client import AiohttpClient, HttpOptions
 from provider_gateway.adapters.http.provider import Endpoint, HttpProvider
 from provider_gateway.adapters.openai import OpenAiWire
@@ -73,12 +75,20 @@ async def open_anthropic(what: str) -> AsyncIterator[Provider]:
 
 
 @contextlib.asynccontextmanager
+async def open_gemini(what: str) -> AsyncIterator[Provider]:
+    body = gemini_sse(GEMINI_STREAM)
+    replies = {"whole": whole(GEMINI_WHOLE), "stream": stream(*cut(body, range(0, len(body), 61))), "hang": silence(body[:900])}
+    async with open_upstream(replies[what]) as upstream, _http(GeminiWire("p"), upstream) as provider:
+        yield provider
+
+
+@contextlib.asynccontextmanager
 async def open_scripted(what: str) -> AsyncIterator[Provider]:
     turn = {**TURN, "fault": {"kind": "stall", "after_pieces": 1}} if what == "hang" else TURN
     yield ScriptedProvider("p", script_of({"turns": [turn]}, "script"), SystemClock())
 
 
-@pytest.fixture(params=[open_openai, open_anthropic, open_scripted], ids=["openai", "anthropic", "scripted"])
+@pytest.fixture(params=[open_openai, open_anthropic, open_gemini, open_scripted], ids=["openai", "anthropic", "gemini", "scripted"])
 def open_provider(request: pytest.FixtureRequest) -> Open:
     return request.param  # type: ignore[no-any-return]
 
@@ -143,7 +153,7 @@ async def test_it_says_who_it_is_and_that_it_can_be_called(open_provider: Open) 
 
 
 @pytest.mark.feature("P1")
-@pytest.mark.parametrize("open_http", [open_openai, open_anthropic], ids=["openai", "anthropic"])
+@pytest.mark.parametrize("open_http", [open_openai, open_anthropic, open_gemini], ids=["openai", "anthropic", "gemini"])
 async def test_what_it_cannot_express_is_refused_before_anything_is_sent(open_http: Open) -> None:
     odd = ModelCall(ChatRequest((Message(Role.USER, (ReasoningPart("x"),)),)), "m")
     async with open_http("whole") as provider:
@@ -153,7 +163,10 @@ async def test_what_it_cannot_express_is_refused_before_anything_is_sent(open_ht
             await anext(provider.stream(odd))
 
 
-@pytest.mark.parametrize(("wire", "key_header"), [(OpenAiWire("p"), "authorization"), (AnthropicWire("p"), "x-api-key")])
+@pytest.mark.parametrize(
+    ("wire", "key_header"),
+    [(OpenAiWire("p"), "authorization"), (AnthropicWire("p"), "x-api-key"), (GeminiWire("p"), "x-goog-api-key")],
+)
 async def test_the_key_goes_where_the_protocol_wants_it_and_the_stream_is_asked_for(wire: Wire, key_header: str) -> None:
     client = AiohttpClient(HttpOptions())
     async with open_upstream(whole({"error": {"message": "x"}}, 400)) as upstream:
@@ -163,5 +176,5 @@ async def test_the_key_goes_where_the_protocol_wants_it_and_the_stream_is_asked_
         received = upstream.received[0]
         assert "k3y" in received.headers[key_header]
         assert received.headers["x-own"] == "1"
-        assert json.loads(received.body)["stream"] is True
+        assert json.loads(received.body).get("stream") is True or received.path.endswith("?alt=sse")
     await client.close()

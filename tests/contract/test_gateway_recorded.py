@@ -7,10 +7,11 @@ import random
 
 import pytest
 
-from chassis.faults import Fault, ModelNotFound, ProviderCredentialsRefused, ProviderRequestRefused, StreamIncomplete
+from chassis.faults import Fault, ModelNotFound, ProviderCredentialsRefused, ProviderRateLimited, ProviderRequestRefused, StreamIncomplete
 from kit.provider_decoding import check_order, cut, decode_stream, result_of, said
-from kit.provider_recordings import ABSENT, Reading, Recording, read_anthropic, read_openai, recordings
+from kit.provider_recordings import ABSENT, Reading, Recording, read_anthropic, read_gemini, read_openai, recordings
 from provider_gateway.adapters.anthropic import AnthropicWire
+from provider_gateway.adapters.gemini import GeminiWire
 from provider_gateway.adapters.http.refusals import Refused, fault_of, refusal_of
 from provider_gateway.adapters.openai import OpenAiWire
 from provider_gateway.adapters.wire import Wire
@@ -18,8 +19,8 @@ from provider_gateway.domain.answers import ChatResult, FinishReason
 from provider_gateway.domain.chat import ChatRequest, Message, Role, TextPart
 from provider_gateway.operations.ports import ModelCall
 
-OPENAI, ANTHROPIC = recordings("openai"), recordings("anthropic")
-EVERYTHING = OPENAI + ANTHROPIC
+OPENAI, ANTHROPIC, GEMINI = recordings("openai"), recordings("anthropic"), recordings("gemini")
+EVERYTHING = OPENAI + ANTHROPIC + GEMINI
 SPLICED = [r for r in ANTHROPIC if r.body.count(b'"type":"message_start"') > 1]
 ANSWERS = [r for r in EVERYTHING if r.status == 200 and r not in SPLICED]
 STREAMS = [r for r in ANSWERS if r.is_stream]
@@ -34,7 +35,15 @@ FINISH = {
     "tool_use": FinishReason.TOOL_CALLS,
     "length": FinishReason.LENGTH,
     "refusal": FinishReason.REFUSAL,
+    "STOP": FinishReason.STOP,
+    "1": FinishReason.STOP,
+    "2": FinishReason.LENGTH,
 }
+FINISH_NAMES = {"1": "STOP", "2": "MAX_TOKENS"}  # where Vertex AI was asked for numbers
+FINISH_MARKERS = {"openai": b'"finish_reason":"', "anthropic": b"message_stop", "gemini": b'"finishReason":"'}
+WIRES = {"openai": OpenAiWire("vendor"), "anthropic": AnthropicWire("vendor"), "gemini": GeminiWire("vendor")}
+REFUSALS = {400: ProviderRequestRefused, 401: ProviderCredentialsRefused, 404: ModelNotFound, 429: ProviderRateLimited}
+READINGS = {"openai": read_openai, "anthropic": read_anthropic, "gemini": read_gemini}
 
 
 def each(some: list[Recording]) -> pytest.MarkDecorator:
@@ -42,11 +51,11 @@ def each(some: list[Recording]) -> pytest.MarkDecorator:
 
 
 def wire_of(recording: Recording) -> Wire:
-    return OpenAiWire("vendor") if recording.protocol == "openai" else AnthropicWire("vendor")
+    return WIRES[recording.protocol]
 
 
 def reading_of(recording: Recording) -> Reading:
-    return read_openai(recording) if recording.protocol == "openai" else read_anthropic(recording)
+    return READINGS[recording.protocol](recording)
 
 
 def decoded(recording: Recording) -> ChatResult:
@@ -62,11 +71,13 @@ def test_an_answer_has_the_recorded_text_calls_and_finish(recording: Recording) 
     text, reasoning, _ = said(result.message)
     assert text == reading.text
     assert reasoning == reading.reasoning
-    assert result.finish_reason_raw == reading.finish
+    assert result.finish_reason_raw == FINISH_NAMES.get(reading.finish, reading.finish)
     expected = FINISH[reading.finish]
     assert result.finish_reason is (FinishReason.TOOL_CALLS if expected is FinishReason.STOP and reading.calls else expected)
     calls = [(call.id, call.name, json.loads(call.arguments)) for call in result.message.tool_calls]
-    assert calls == [(id_, name, json.loads(arguments or "{}")) for id_, name, arguments in reading.calls]
+    recorded = [(id_, name, json.loads(arguments or "{}")) for id_, name, arguments in reading.calls]
+    assert calls == [(id_ or call[0], name, arguments) for call, (id_, name, arguments) in zip(calls, recorded, strict=True)]
+    assert len({call[0] for call in calls}) == len(calls), "made-up ids are distinct"
 
 
 @pytest.mark.feature("P8")
@@ -78,6 +89,11 @@ def test_an_answer_has_the_recorded_usage(recording: Recording) -> None:
         assert usage.output_tokens >= recorded.get("completion_tokens", 0)
         if recorded:
             assert usage.input_tokens + usage.output_tokens == recorded["total_tokens"]
+        return
+    if recording.protocol == "gemini":
+        assert usage.input_tokens == recorded["promptTokenCount"]
+        assert usage.reasoning_tokens == recorded.get("thoughtsTokenCount", 0)
+        assert usage.input_tokens + usage.output_tokens == recorded["totalTokenCount"]
         return
     cached = (recorded.get("cache_read_input_tokens") or 0) + (recorded.get("cache_creation_input_tokens") or 0)
     assert usage.input_tokens == recorded["input_tokens"] + cached
@@ -116,9 +132,8 @@ def test_any_pieces_and_line_endings_decode_alike(recording: Recording, ending: 
 @pytest.mark.feature("P7")
 @each(STREAMS)
 def test_a_stream_cut_before_its_finish_never_succeeds(recording: Recording) -> None:
-    marker = b'"finish_reason":"' if recording.protocol == "openai" else b"message_stop"
-    body = recording.body.replace(b'"finish_reason": "', b'"finish_reason":"')
-    end = body.rindex(marker)
+    body = recording.body.replace(b'"finish_reason": "', b'"finish_reason":"').replace(b'"finishReason": "', b'"finishReason":"')
+    end = body.index(FINISH_MARKERS["gemini"]) if recording.protocol == "gemini" else body.rindex(FINISH_MARKERS[recording.protocol])
     dice = random.Random(recording.id)
     for place in [end, *(dice.randrange(1, end) for _ in range(10))]:
         with pytest.raises(Fault) as caught:
@@ -137,18 +152,21 @@ def test_a_stream_that_begins_again_in_the_middle_is_not_told_twice(recording: R
 @each(ANSWERS)
 def test_an_answer_can_be_sent_back_to_its_provider(recording: Recording) -> None:
     """What the provider gave is accepted as history, and nothing of it is reported as left out."""
-    message = decoded(recording).message
+    answer = decoded(recording)
+    message = answer.message
     results = [Message(Role.TOOL, (TextPart("done"),), tool_call_id=call.id, tool_name=call.name) for call in message.tool_calls]
     history = (Message(Role.USER, (TextPart("hi"),)), message, *results, Message(Role.USER, (TextPart("go on"),)))
     images = any(type(part).__name__ == "ImagePart" for part in message.parts)
     if not images:
-        encoded = wire_of(recording).encode(ModelCall(ChatRequest(history), "m"), stream=True)
-        assert json.loads(encoded.body)["messages"]
+        encoded = wire_of(recording).encode(ModelCall(ChatRequest(history), answer.model or "m"), stream=True)
+        document = json.loads(encoded.body)
+        assert document.get("messages") or document.get("contents")
         assert encoded.warnings == ()
 
 
 @each([r for r in EVERYTHING if r.status != 200])
 def test_a_recorded_refusal_has_its_type(recording: Recording) -> None:
     fault = fault_of(refusal_of(recording.status, recording.body), Refused("vendor", "m"))
-    expected = {400: ProviderRequestRefused, 401: ProviderCredentialsRefused, 404: ModelNotFound}[recording.status]
-    assert type(fault) is expected
+    expected = REFUSALS[recording.status]
+    assert type(fault) is (ProviderCredentialsRefused if b"API_KEY_INVALID" in recording.body else expected)
+    assert fault.retry_after == (34.4 if b"34.4s" in recording.body else None)

@@ -10,6 +10,8 @@ import pytest
 import yaml
 
 from behest.chat.v1 import chat_pb2
+from behest.provider.v1 import provider_service_pb2 as pb
+from behest.provider.v1.provider_service_pb2_grpc import ProviderServiceStub
 from chassis.rpc import open_channel, open_server
 from chassis.settings import load
 from chassis.world import World
@@ -27,6 +29,12 @@ def shown(language: str, number: int = 0) -> str:
     return re.findall(rf"```{language}\n(.*?)```", README.read_text(), re.DOTALL)[number]
 
 
+def shown_with(language: str, words: str) -> str:
+    """The only block that has these words."""
+    (block,) = [block for block in re.findall(rf"```{language}\n(.*?)```", README.read_text(), re.DOTALL) if words in block]
+    return block
+
+
 async def test_the_program_talks_to_the_configuration(tmp_path: Path) -> None:
     config = tmp_path / "behest.yaml"
     config.write_text(shown("yaml"))
@@ -37,8 +45,23 @@ async def test_the_program_talks_to_the_configuration(tmp_path: Path) -> None:
         assert await program["main"]() == "Good morning"
 
 
+async def test_vertex_ai_is_configured_as_shown(tmp_path: Path) -> None:
+    config = tmp_path / "behest.yaml"
+    config.write_text(shown_with("yaml", "vertex:"))
+    settings = load("provider_gateway", ProviderGatewaySettings, config, {})
+    async with (
+        open_app(settings, World()) as app,
+        open_server(app, "127.0.0.1:0") as server,
+        open_channel(server.address, "grpc") as channel,
+    ):
+        listed = await ProviderServiceStub(channel).ListProviders(pb.ListProvidersRequest(), timeout=10)
+    (vertex,) = [provider for provider in listed.providers if provider.name == "vertex"]
+    assert vertex.adapter == "gemini"
+    assert "/run/secrets/vertex-bearer" in vertex.problem
+
+
 async def test_the_script_plays() -> None:
-    script = yaml.safe_load(shown("yaml", 1))
+    script = yaml.safe_load(shown_with("yaml", "# script.yaml"))
     async with open_gateway(settings_of({"scripted": {"adapter": "scripted", "script": script}})) as stub:
 
         async def says(text: str) -> str:

@@ -30,14 +30,14 @@ class Recording:
     @property
     def is_stream(self) -> bool:
         """Whether the answer was streamed."""
-        return not self.body.lstrip().startswith(b"{")
+        return not self.body.lstrip().startswith((b"{", b"["))
 
     def __str__(self) -> str:
         return f"{self.id}-{self.vendor}"
 
 
 def recordings(protocol: str) -> list[Recording]:
-    """All exchanges of one protocol, `openai` or `anthropic`."""
+    """All exchanges of one protocol: `openai`, `anthropic` or `gemini`."""
     if not FOLDER.is_dir():
         return []
     return [recording for recording in _all() if recording.protocol == protocol]
@@ -69,6 +69,8 @@ def _request(body: str | None) -> Any:
 
 def _protocol(uri: str) -> str:
     path = uri.partition("?")[0]
+    if path.endswith((":generateContent", ":streamGenerateContent")):
+        return "gemini"
     return "openai" if path.endswith("/chat/completions") else "anthropic" if path.endswith("/messages") else ""
 
 
@@ -77,7 +79,7 @@ def _is_answer(body: str) -> bool:
     if not body.lstrip().startswith("{"):
         return True
     document = json.loads(body)
-    return any(key in document for key in ("choices", "content", "error"))
+    return any(key in document for key in ("choices", "content", "candidates", "error"))
 
 
 @dataclass
@@ -167,3 +169,32 @@ def _anthropic_stream(recording: Recording) -> Reading:
                 reading.usage |= {key: value for key, value in event.get("usage", {}).items() if value is not None}
     reading.calls = [(call[0], call[1], call[2] or json.dumps(call[3] or {})) for _, call in sorted(calls.items())]
     return reading
+
+
+def read_gemini(recording: Recording) -> Reading:
+    """A generateContent answer; ids are the API's own, empty where it gave none."""
+    reading = Reading()
+    whole = [] if recording.is_stream else json.loads(recording.body)
+    pieces = documents(recording.body) if recording.is_stream else whole if isinstance(whole, list) else [whole]
+    calls: list[list[Any]] = []
+    for piece in pieces:
+        for candidate in piece.get("candidates") or ():
+            for part in (candidate.get("content") or {}).get("parts") or ():
+                _gemini_part(reading, calls, part)
+            reading.finish = str(candidate.get("finishReason") or reading.finish)
+        reading.usage |= {key: value for key, value in piece.get("usageMetadata", {}).items() if isinstance(value, int)}
+    reading.calls = [(id_, name, json.dumps(arguments)) for id_, name, arguments in calls]
+    return reading
+
+
+def _gemini_part(reading: Reading, calls: list[list[Any]], part: dict[str, Any]) -> None:
+    if part.get("thought"):
+        reading.reasoning += part.get("text", "")
+    else:
+        reading.text += part.get("text", "")
+    call = part.get("functionCall")
+    if call and call.get("name"):
+        calls.append([call.get("id", ""), call["name"], dict(call.get("args") or {})])
+    for piece in (call or {}).get("partialArgs") or ():
+        arguments, name = calls[-1][2], piece["jsonPath"].removeprefix("$.")
+        arguments[name] = arguments.get(name, "") + piece["stringValue"]

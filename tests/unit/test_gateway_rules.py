@@ -192,11 +192,16 @@ def test_a_price_counts_cached_tokens_at_their_own_rate() -> None:
 def test_the_kept_price_list_knows_vendors_models_and_says_nothing_of_others() -> None:
     assert known_price("openai", "gpt-4o-2024-08-06") == dollars(2.5, 10, 1.25)
     assert known_price("openai", "no-such-model") is None
+    assert known_price("gemini", "gemini-2.5-flash") == dollars(0.3, 2.5, 0.03)
     assert known_price("scripted", "gpt-4o") is None
 
 
 def error(**fields: object) -> bytes:
     return json.dumps({"error": fields}).encode()
+
+
+def google(kind: str, **fields: object) -> dict[str, object]:
+    return {"@type": f"type.googleapis.com/google.rpc.{kind}", **fields}
 
 
 WHO = Refused("acme", "m-1", "sk-secret-key-1234")
@@ -230,6 +235,17 @@ WHO = Refused("acme", "m-1", "sk-secret-key-1234")
         (529, error(message="Overloaded", type="overloaded_error"), ProviderUnavailable),
         (302, b"", ProviderResponseInvalid),
         (400, b'[{"error":{"code":400,"message":"API key not valid","status":"INVALID_ARGUMENT"}}]', ProviderRequestRefused),
+        (
+            400,
+            error(code=400, message="no", status="INVALID_ARGUMENT", details=[google("ErrorInfo", reason="API_KEY_INVALID")]),
+            ProviderCredentialsRefused,
+        ),
+        (400, error(code=400, message="The input token count (9) exceeds the maximum", status="INVALID_ARGUMENT"), ProviderContextOverflow),
+        (403, error(code=403, message="no", status="PERMISSION_DENIED"), ProviderPermissionDenied),
+        (404, error(code=404, message="models/x is not found for API version v1beta", status="NOT_FOUND"), ModelNotFound),
+        (429, error(code=429, message="quota", status="RESOURCE_EXHAUSTED"), ProviderRateLimited),
+        (503, error(code=503, message="overloaded", status="UNAVAILABLE"), ProviderUnavailable),
+        (504, error(code=504, message="late", status="DEADLINE_EXCEEDED"), ProviderTimeout),
         (400, b'{"error":"just text"}', ProviderRequestRefused),
         (400, b'{"message":"flat","type":"invalid_request_error"}', ProviderRequestRefused),
     ],
@@ -251,6 +267,10 @@ def test_a_refusal_of_any_shape_has_its_fault(status: int, body: bytes, expected
         ({"error": {"type": "timeout_error", "message": "x"}}, ProviderTimeout),
         ({"error": {"message": "x", "code": 502}}, ProviderUnavailable),
         ({"error": {"message": "x", "code": 429}}, ProviderRateLimited),
+        ({"error": {"message": "x", "status": "RESOURCE_EXHAUSTED"}}, ProviderRateLimited),
+        ({"error": {"message": "x", "status": "UNAVAILABLE"}}, ProviderUnavailable),
+        ({"error": {"message": "x", "status": "DEADLINE_EXCEEDED"}}, ProviderTimeout),
+        ({"error": {"message": "x", "status": "UNAUTHENTICATED"}}, ProviderCredentialsRefused),
         ({"error": "what"}, ProviderUnavailable),
     ],
 )
@@ -300,6 +320,27 @@ def test_long_bodies_are_shortened_and_html_is_stripped() -> None:
 )
 def test_the_wish_to_wait_is_read_from_seconds_milliseconds_and_dates(headers: dict[str, str], seconds: float | None) -> None:
     assert retry_after(headers, NOW) == seconds
+
+
+@pytest.mark.feature("P11")
+@pytest.mark.parametrize(
+    ("details", "seconds"),
+    [
+        ([google("RetryInfo", retryDelay="34.4s")], 34.4),
+        ([google("RetryInfo", retryDelay="0s")], 0.0),
+        ([google("RetryInfo", retryDelay={"seconds": "2", "nanos": 500_000_000})], 2.5),
+        ([google("RetryInfo", retryDelay="soon")], None),
+        ([google("RetryInfo", retryDelay="infs")], None),
+        ([google("RetryInfo", retryDelay=3)], None),
+        ([google("RetryInfo", retryDelay={"seconds": []})], 0.0),
+        ([google("QuotaFailure", violations="x"), "odd", google("ErrorInfo")], None),
+        ({"retryDelay": "3s"}, None),
+    ],
+)
+def test_the_wish_to_wait_may_stand_in_the_error_itself(details: object, seconds: float | None) -> None:
+    body = error(code=429, message="x", status="RESOURCE_EXHAUSTED", details=details)
+    assert fault_of(refusal_of(429, body), WHO).retry_after == seconds
+    assert fault_of(refusal_of(429, body), WHO, {"retry-after": "1"}).retry_after == 1.0, "the header is the nearer one"
 
 
 @given(st.text(max_size=30))

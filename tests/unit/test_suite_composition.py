@@ -60,6 +60,7 @@ def test_the_local_model_comes_before_keys_and_keys_before_the_echo() -> None:
     assert default_model(written(OPENAI_API_KEY="k"), LOCAL)[0] == "local/smollm2"
     assert default_model(written(OPENAI_API_KEY="k", ANTHROPIC_API_KEY="k"), None)[0].startswith("openai/")
     assert default_model(written(ANTHROPIC_API_KEY="k"), None)[0].startswith("anthropic/")
+    assert default_model(written(GEMINI_API_KEY="k"), None)[0].startswith("gemini/")
     model, notice = default_model(written(), None)
     assert model.startswith("scripted/") and "OPENAI_API_KEY" in notice
 

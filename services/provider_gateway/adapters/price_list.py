@@ -10,6 +10,9 @@ from typing import Any
 from provider_gateway.domain.catalogue import dollars
 from provider_gateway.domain.models import Price
 
+VENDORS = {"gemini": "google"}
+"""What the list calls the vendors whose adapter is called otherwise."""
+
 
 def known_price(adapter: str, model: str) -> Price | None:
     """The list's price of a vendor's model; None where the list is not installed or does not have it."""
@@ -24,7 +27,7 @@ def _listed(adapter: str, model: str) -> Price | None:
 
     thousand = 1_000  # little enough to stay below the tiers for long prompts
     try:
-        found = calc_price(Usage(input_tokens=thousand, output_tokens=thousand), model_ref=model, provider_id=adapter)
+        found = calc_price(Usage(input_tokens=thousand, output_tokens=thousand), model_ref=model, provider_id=VENDORS.get(adapter, adapter))
     except LookupError:
         return None
     prices = found.model_price

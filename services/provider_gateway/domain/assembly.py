@@ -7,7 +7,7 @@ bound on memory live here and nowhere else.
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from chassis.faults import ProviderResponseInvalid
 from provider_gateway.domain.answers import (
@@ -26,7 +26,19 @@ from provider_gateway.domain.answers import (
     Usage,
     UsageReport,
 )
-from provider_gateway.domain.chat import Message, OpaqueState, Part, ReasoningPart, RefusalPart, Role, TextPart, ToolCall
+from provider_gateway.domain.chat import (
+    ImagePart,
+    Message,
+    Notes,
+    OpaquePart,
+    OpaqueState,
+    Part,
+    ReasoningPart,
+    RefusalPart,
+    Role,
+    TextPart,
+    ToolCall,
+)
 
 MAX_ANSWER_CHARACTERS = 32 * 1024 * 1024
 EMPTY_ARGUMENTS = b"{}"
@@ -82,6 +94,15 @@ class Assembly:
         """Whether the model called a tool."""
         return bool(self._ordered)
 
+    @property
+    def parts(self) -> int:
+        """How many parts are complete, which is the place of the next one."""
+        return len(self._parts)
+
+    def part_at(self, place: int) -> Part:
+        """The complete part at place."""
+        return self._parts[place]
+
     def started(self, model: str, response_id: str) -> None:
         """The provider accepted the request; later reports only fill what was missing."""
         self.model = self.model or model
@@ -102,8 +123,18 @@ class Assembly:
         """More of a refusal."""
         self._grow(piece, RefusalDelta, RefusalPart)
 
+    def note(self, place: int, notes: Notes) -> None:
+        """Gives the complete part at place its notes."""
+        self._parts[place] = replace(self._parts[place], notes=notes)
+
+    def keep(self, state: OpaqueState) -> None:
+        """State that the provider wants back with the message, or that the contract has no words for."""
+        self._grew(len(state.data))
+        self.provider_state.append(state)
+
     def reasoning_state(self, state: OpaqueState) -> None:
         """Attaches state to the reasoning under way; silent reasoning of its own where there is none."""
+        self._grew(len(state.data))
         if self._run is not None and self._run.make_part is ReasoningPart:
             self._run.state = state
         else:
@@ -112,6 +143,10 @@ class Assembly:
     def part(self, part: Part) -> None:
         """A complete part that is not streamed."""
         self.flush()
+        if isinstance(part, OpaquePart):
+            self._grew(len(part.state.data))
+        elif isinstance(part, ImagePart):
+            self._grew(len(part.blob.data))
         self._parts.append(part)
 
     def flush(self) -> None:
@@ -157,6 +192,7 @@ class Assembly:
 
     def call_state(self, key: Hashable, state: OpaqueState) -> None:
         """State that the provider wants back with the call."""
+        self._grew(len(state.data))
         self._calls[key].state.append(state)
 
     def report(self, usage: Usage) -> None:

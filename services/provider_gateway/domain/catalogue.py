@@ -21,7 +21,7 @@ def dollars(input_price: float, output_price: float, cache_read: float | None = 
     return Price(input_price * NANO_PER_MILLION, output_price * NANO_PER_MILLION, *scaled)
 
 
-def _model(context: int, output: int, price: Price, *, reasoning: bool = False) -> ModelTraits:
+def _model(context: int, output: int, price: Price | None, *, reasoning: bool = False) -> ModelTraits:
     capabilities = Capabilities(
         tools=True,
         parallel_tools=True,
@@ -35,8 +35,13 @@ def _model(context: int, output: int, price: Price, *, reasoning: bool = False) 
     return ModelTraits(capabilities, price)
 
 
-def _embedding(price: float) -> ModelTraits:
-    return ModelTraits(Capabilities(streaming=False, embeddings=True, context_tokens=8192), dollars(price, 0))
+def _gemini(price: Price | None = None) -> ModelTraits:
+    """A Gemini model that thinks; without a price where the vendor has set one for a season only, which the kept list follows."""
+    return _model(1_048_576, 65_536, price, reasoning=True)
+
+
+def _embedding(price: float, context: int = 8192) -> ModelTraits:
+    return ModelTraits(Capabilities(streaming=False, embeddings=True, context_tokens=context), dollars(price, 0))
 
 
 _SCRIPTED = ModelTraits(
@@ -67,6 +72,23 @@ BUILT_IN: Mapping[str, Mapping[str, ModelTraits]] = {
         "claude-sonnet-4": _model(200_000, 64_000, dollars(3, 15, 0.3, 3.75), reasoning=True),
         "claude-opus-4": _model(200_000, 32_000, dollars(15, 75, 1.5, 18.75), reasoning=True),
         "claude-opus-4-5": _model(200_000, 64_000, dollars(5, 25, 0.5, 6.25), reasoning=True),
+    },
+    "gemini": {  # prices of prompts up to 200,000 tokens; some models cost more beyond
+        "gemini-2.0-flash": _model(1_048_576, 8_192, dollars(0.1, 0.4, 0.025)),
+        "gemini-2.5-flash": _gemini(dollars(0.3, 2.5, 0.03)),
+        "gemini-2.5-flash-lite": _gemini(dollars(0.1, 0.4, 0.01)),
+        "gemini-2.5-pro": _gemini(dollars(1.25, 10, 0.125)),
+        "gemini-3-flash-preview": _gemini(dollars(0.5, 3, 0.05)),
+        "gemini-3.1-flash-lite": _gemini(dollars(0.25, 1.5, 0.025)),
+        "gemini-3.1-pro-preview": _gemini(dollars(2, 12, 0.2)),
+        "gemini-3.5-flash": _gemini(dollars(1.5, 9, 0.15)),
+        "gemini-3.5-flash-lite": _gemini(dollars(0.3, 2.5, 0.03)),
+        "gemini-3.6-flash": _gemini(),
+        "gemini-3.7-flash": _gemini(),
+        "gemini-3.8-flash": _gemini(),
+        "gemini-4-argon": _gemini(),
+        "gemini-embedding-001": _embedding(0.15, 2_048),
+        "gemini-embedding-2": _embedding(0.2),
     },
     "scripted": {"": _SCRIPTED, "echo": _SCRIPTED},
 }

@@ -1,6 +1,7 @@
 """What a provider's refusal means: status, error body or error event in, the right fault out.
 
-Both big vendors answer {"error": {"type", "code", "message"}}; the compatible servers answer variations of it, plain text or HTML.
+OpenAI and Anthropic answer {"error": {"type", "code", "message"}}, Google {"error": {"code", "status", "message", "details"}} with the
+HTTP status as code; the compatible servers answer variations of these, plain text or HTML.
 Whatever comes, the fault says which provider, its words (shortened, keys blotted out) and what to do.
 """
 
@@ -25,6 +26,7 @@ from chassis.faults import (
     ProviderUnavailable,
     UpstreamFault,
 )
+from provider_gateway.adapters.http.error_details import NO_DETAILS, ErrorDetails, error_details
 from provider_gateway.adapters.http.retry_after import retry_after
 
 MAX_WORDS = 500
@@ -43,6 +45,7 @@ class Refusal:
     type: str = ""
     code: str = ""
     message: str = ""
+    details: ErrorDetails = NO_DETAILS
 
     @property
     def words(self) -> str:
@@ -77,12 +80,14 @@ def refusal_in(document: Any, status: int = 0) -> Refusal:
     error = document.get("error", document)
     if not isinstance(error, dict):
         error = {**document, "message": str(error)}
+    details = error_details(error.get("details"))
     message = error.get("message") or error.get("detail") or error.get("msg") or document.get("detail") or document.get("message") or ""
     return Refusal(
         status=status or _status(error.get("code")) or _status(error.get("status")),
-        type=_text(error.get("type")),
-        code=_text(error.get("code")),
+        type=_text(error.get("type")) or _word(error.get("status")),
+        code=details.reason or ("" if _status(error.get("code")) else _text(error.get("code"))),
         message=message if isinstance(message, str) else msgspec.json.encode(message).decode(),
+        details=details,
     )
 
 
@@ -97,7 +102,7 @@ def fault_of(
     return cls(
         f"{refused.provider} refused {refused.model}{status}{words}; {remedy}",
         metadata=_metadata(refusal, refused, headers or {}),
-        retry_after=retry_after(headers or {}, now),
+        retry_after=_wait(refusal, headers or {}, now),
     )
 
 
@@ -131,15 +136,20 @@ _BY_WORD: tuple[tuple[str, Meaning], ...] = (
     ("model_not_found", _MODEL),
     ("authentication", _CREDENTIALS),
     ("invalid_api_key", _CREDENTIALS),
+    ("api_key_invalid", _CREDENTIALS),
+    ("unauthenticated", _CREDENTIALS),
     ("permission", _PERMISSION),
     ("billing", _PERMISSION),
     ("rate_limit", _RATE),
     ("insufficient_quota", _RATE),
+    ("resource_exhausted", _RATE),
     ("too_many_requests", _RATE),
     ("overloaded", _BUSY),
     ("server_error", _BUSY),
     ("api_error", _BUSY),
+    ("unavailable", _BUSY),
     ("timeout", _SLOW),
+    ("deadline_exceeded", _SLOW),
     ("not_found", _MODEL),
     ("invalid_request", _REQUEST),
     ("request_too_large", _REQUEST),
@@ -159,6 +169,11 @@ def _meaning(refusal: Refusal) -> Meaning:
     return _REDIRECT if status < 400 else _REQUEST if status < 500 else _BUSY
 
 
+def _wait(refusal: Refusal, headers: Mapping[str, str], now: float) -> float | None:
+    said = retry_after(headers, now)
+    return refusal.details.retry_after if said is None else said
+
+
 def _metadata(refusal: Refusal, refused: Refused, headers: Mapping[str, str]) -> dict[str, str]:
     upstream_id = headers.get("x-request-id") or headers.get("request-id") or ""
     found = {
@@ -166,6 +181,7 @@ def _metadata(refusal: Refusal, refused: Refused, headers: Mapping[str, str]) ->
         "model": refused.model,
         "status": str(refusal.status or ""),
         "code": _blotted(refusal.code or refusal.type, refused.secret)[:100],
+        "quota": ",".join(refusal.details.quotas)[:200],
         "upstream_request_id": upstream_id[:100],
     }
     return {key: value for key, value in found.items() if value}
@@ -185,6 +201,11 @@ def _plain(body: bytes) -> str:
 
 def _status(value: object) -> int:
     return value if isinstance(value, int) and not isinstance(value, bool) and 300 <= value < 600 else 0
+
+
+def _word(value: object) -> str:
+    """A status by name; numbers are told by their own field."""
+    return value if isinstance(value, str) else ""
 
 
 def _text(value: object) -> str:
