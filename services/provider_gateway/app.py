@@ -27,6 +27,7 @@ from provider_gateway.adapters.wire import Wire
 from provider_gateway.api.provider_service import ProviderServicer
 from provider_gateway.domain.catalogue import Catalogue
 from provider_gateway.domain.naming import Names
+from provider_gateway.domain.schemas import ANY_SERVER, OPENAI_STRICT
 from provider_gateway.operations.attempts import Attempts
 from provider_gateway.operations.chats import Chats
 from provider_gateway.operations.counts import TokenCounts
@@ -113,7 +114,8 @@ class _Builder:
         match own:
             case OpenAiSettings():
                 at_home = own.base_url == OPENAI
-                dialect = Dialect(own.max_tokens_field or ("max_completion_tokens" if at_home else "max_tokens"), own.stream_usage)
+                limit = own.max_tokens_field or ("max_completion_tokens" if at_home else "max_tokens")
+                dialect = Dialect(limit, own.stream_usage, strict=OPENAI_STRICT if at_home else ANY_SERVER)
                 return self._http_provider(name, OpenAiWire(name, dialect), own, "OPENAI_API_KEY" if at_home else "")
             case AnthropicSettings():
                 return self._http_provider(name, AnthropicWire(name), own, "ANTHROPIC_API_KEY" if own.base_url == ANTHROPIC else "")

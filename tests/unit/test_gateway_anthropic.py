@@ -41,7 +41,8 @@ from provider_gateway.operations.ports import ModelCall
 
 WIRE = AnthropicWire("claude")
 USER = Message(Role.USER, (TextPart("hi"),))
-TOOL = ToolDefinition("weather", "Tells it", b'{"type":"object"}', strict=True)
+TOOL = ToolDefinition("weather", "Tells it", b'{"type":"object","properties":{}}', strict=True)
+CLOSED = {"type": "object", "properties": {}, "additionalProperties": False}
 
 
 def body_of(request: ChatRequest, model: str = "claude-sonnet-4-0", most: int = 0, stream: bool = False) -> dict[str, Any]:
@@ -62,7 +63,7 @@ def test_every_field_that_is_set_is_written() -> None:
         (Message(Role.SYSTEM, (TextPart("be brief"),)), USER),
         tools=(TOOL, ToolDefinition("plain")),
         tool_choice=ToolChoice(ToolChoiceMode.NAMED, "weather"),
-        response_format=ResponseFormat(FormatKind.JSON_SCHEMA, "", b'{"type":"object"}', strict=True),
+        response_format=ResponseFormat(FormatKind.JSON_SCHEMA, "", TOOL.parameters, strict=True),
         sampling=Sampling(0.5, 0.9, 100, ("END",)),
         metadata={"user_id": "u1"},
         parallel_tool_calls=False,
@@ -73,11 +74,11 @@ def test_every_field_that_is_set_is_written() -> None:
         "system": [{"type": "text", "text": "be brief"}],
         "messages": [{"role": "user", "content": [{"type": "text", "text": "hi"}]}],
         "tools": [
-            {"name": "weather", "description": "Tells it", "input_schema": {"type": "object"}, "strict": True},
             {"name": "plain", "input_schema": {"type": "object", "properties": {}}},
+            {"name": "weather", "description": "Tells it", "input_schema": CLOSED, "strict": True},
         ],
         "tool_choice": {"type": "tool", "name": "weather", "disable_parallel_tool_use": True},
-        "output_config": {"format": {"type": "json_schema", "schema": {"type": "object"}}},
+        "output_config": {"format": {"type": "json_schema", "schema": CLOSED}},
         "temperature": 0.5,
         "top_p": 0.9,
         "stop_sequences": ["END"],
@@ -339,3 +340,29 @@ def test_call_ids_are_accepted_stable_and_distinct(one: str, other: str) -> None
     assert set(accepted_id(one)) <= set("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-")
     assert accepted_id(accepted_id(one)) == accepted_id(one)
     assert (accepted_id(one) == accepted_id(other)) is (one == other)
+
+
+@pytest.mark.feature("P23")
+@pytest.mark.parametrize(
+    ("tool", "path"),
+    [
+        (
+            ToolDefinition("b", "", b'{"type":"object","properties":{"x":{"type":"string","minLength":1}}}', strict=True),
+            ".properties.x.minLength",
+        ),
+        (ToolDefinition("b", "", b'{"type":"string"}'), ".type"),
+    ],
+)
+def test_a_schema_without_words_is_refused_by_the_tools_place_in_the_request(tool: ToolDefinition, path: str) -> None:
+    with pytest.raises(FieldNotExpressible) as caught:
+        body_of(ChatRequest((USER,), tools=(ToolDefinition("z"), tool)))
+    assert caught.value.metadata["field"] == f"tools[1].parameters{path}"
+
+
+@pytest.mark.feature("P23")
+def test_a_bound_that_the_answer_is_not_held_to_is_warned_of() -> None:
+    schema = b'{"type":"object","properties":{"x":{"type":"integer","minimum":1}}}'
+    request = ChatRequest((USER,), response_format=ResponseFormat(FormatKind.JSON_SCHEMA, "", schema))
+    assert warned(request) == ["response_format.schema.properties.x.minimum"]
+    written = body_of(request)["output_config"]["format"]["schema"]["properties"]["x"]
+    assert written == {"type": "integer", "description": "minimum: 1"}

@@ -45,12 +45,14 @@ from provider_gateway.domain.chat import (
     ToolChoiceMode,
     ToolDefinition,
 )
+from provider_gateway.domain.schemas import ANY_SERVER
 from provider_gateway.operations.ports import ModelCall
 
 WIRE = OpenAiWire("acme")
 ORIGIN = "openai/acme"
 USER = Message(Role.USER, (TextPart("hi"),))
-TOOL = ToolDefinition("weather", "Tells it", b'{"type":"object"}', strict=True)
+TOOL = ToolDefinition("weather", "Tells it", b'{"type":"object","properties":{}}', strict=True)
+CLOSED = {"type": "object", "properties": {}, "additionalProperties": False}
 
 
 def body_of(request: ChatRequest, stream: bool = False, wire: OpenAiWire = WIRE) -> dict[str, Any]:
@@ -67,7 +69,7 @@ def test_every_field_that_is_set_is_written() -> None:
         (USER,),
         tools=(TOOL, ToolDefinition("plain")),
         tool_choice=ToolChoice(ToolChoiceMode.NAMED, "weather"),
-        response_format=ResponseFormat(FormatKind.JSON_SCHEMA, "", b'{"type":"object"}', strict=True),
+        response_format=ResponseFormat(FormatKind.JSON_SCHEMA, "", TOOL.parameters, strict=True),
         sampling=Sampling(0.5, 0.9, 100, ("END",), ReasoningEffort.LOW, 7),
         metadata={"user_id": "u1"},
         parallel_tool_calls=False,
@@ -76,15 +78,12 @@ def test_every_field_that_is_set_is_written() -> None:
         "model": "m-1",
         "messages": [{"role": "user", "content": "hi"}],
         "tools": [
-            {
-                "type": "function",
-                "function": {"name": "weather", "description": "Tells it", "parameters": {"type": "object"}, "strict": True},
-            },
             {"type": "function", "function": {"name": "plain", "parameters": {"type": "object", "properties": {}}}},
+            {"type": "function", "function": {"name": "weather", "description": "Tells it", "parameters": CLOSED, "strict": True}},
         ],
         "tool_choice": {"type": "function", "function": {"name": "weather"}},
         "parallel_tool_calls": False,
-        "response_format": {"type": "json_schema", "json_schema": {"name": "answer", "schema": {"type": "object"}, "strict": True}},
+        "response_format": {"type": "json_schema", "json_schema": {"name": "answer", "schema": CLOSED, "strict": True}},
         "temperature": 0.5,
         "top_p": 0.9,
         "max_completion_tokens": 100,
@@ -365,3 +364,14 @@ def test_a_server_that_wants_the_other_name_of_the_output_limit_gets_it() -> Non
     assert relaxed is not None
     assert body_of(ChatRequest((USER,), sampling=Sampling(max_output_tokens=5)), wire=relaxed)["max_completion_tokens"] == 5
     assert wire.relaxed(ProviderRequestRefused("max_tokens is too large")) is None
+
+
+@pytest.mark.feature("P23")
+def test_strict_schemas_are_openais_at_openai_and_the_servers_own_elsewhere() -> None:
+    optional = b'{"type":"object","properties":{"x":{"type":"string","minLength":1}}}'
+    request = ChatRequest((USER,), tools=(ToolDefinition("z"), ToolDefinition("a", "", optional, strict=True)))
+    with pytest.raises(FieldNotExpressible) as caught:
+        body_of(request)
+    assert caught.value.metadata["field"] == "tools[1].parameters.properties.x"
+    elsewhere = OpenAiWire("acme", Dialect(strict=ANY_SERVER))
+    assert body_of(request, wire=elsewhere)["tools"][0]["function"]["parameters"] == json.loads(optional)

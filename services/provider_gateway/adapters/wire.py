@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, Self
 
@@ -13,8 +13,9 @@ from chassis.faults import CapabilityMissing, Fault, FieldNotExpressible, Provid
 from provider_gateway.adapters.http.refusals import Refusal
 from provider_gateway.adapters.http.sse import SseEvent
 from provider_gateway.domain.answers import ChatEvent, ChatResult, RequestWarning
-from provider_gateway.domain.chat import Blob, Message, OpaqueState
+from provider_gateway.domain.chat import Blob, Message, OpaqueState, ToolDefinition
 from provider_gateway.domain.embeddings import EmbedResult
+from provider_gateway.domain.schemas import Inexpressible, Subset, adapt
 from provider_gateway.operations.ports import EmbedCall, ModelCall
 
 
@@ -131,6 +132,26 @@ class Wordless:
 def not_expressible(path: str, provider: str, remedy: str) -> FieldNotExpressible:
     """The fault for a field that a provider has no words for."""
     return FieldNotExpressible(f"{provider} cannot express {path}; {remedy}", metadata={"field": path, "provider": provider})
+
+
+def adapted_schema(schema: bytes, subset: Subset, path: str, provider: str, warnings: list[RequestWarning]) -> bytes:
+    """The JSON Schema that stands at `path` of the request as the provider takes it; bounds that it lost on the way are warned of.
+
+    Raises FieldNotExpressible naming the place within the schema that the provider has no words for.
+    """
+    try:
+        adapted = adapt(schema, subset)
+    except Inexpressible as error:
+        raise not_expressible(f"{path}{error.path}", provider, error.remedy) from None
+    if adapted.loosened:
+        told = f"{provider} does not hold the model to it; the description tells it"
+        warnings += [RequestWarning(f"{path}{place}", told) for place in adapted.loosened]
+    return adapted.schema
+
+
+def in_order(tools: Sequence[ToolDefinition]) -> list[tuple[int, ToolDefinition]]:
+    """The tools by name, each with its place in the request: however the caller collected them, the same tools are the same prefix."""
+    return sorted(enumerate(tools), key=lambda placed: placed[1].name)
 
 
 def malformed(provider: str, what: str, data: bytes) -> ProviderResponseInvalid:

@@ -174,5 +174,5 @@ _INVALID = object()
 def _parsed(data: bytes) -> object:
     try:
         return json.loads(data)
-    except ValueError:
+    except (ValueError, RecursionError):  # the second: nested deeper than anybody can read
         return _INVALID

@@ -11,7 +11,7 @@ import msgspec
 
 from provider_gateway.adapters.anthropic.call_ids import accepted_id
 from provider_gateway.adapters.anthropic.thinking import Thinking, thinking
-from provider_gateway.adapters.wire import json_bytes, not_expressible, raw, states
+from provider_gateway.adapters.wire import adapted_schema, in_order, json_bytes, not_expressible, raw, states
 from provider_gateway.domain.answers import RequestWarning
 from provider_gateway.domain.chat import (
     Blob,
@@ -32,6 +32,7 @@ from provider_gateway.domain.chat import (
     ToolChoiceMode,
     ToolDefinition,
 )
+from provider_gateway.domain.schemas import ANTHROPIC, ANTHROPIC_OUTPUT, ANTHROPIC_STRICT, ANTHROPIC_STRICT_OUTPUT, Subset
 from provider_gateway.operations.ports import ModelCall
 
 Body = dict[str, Any]
@@ -64,7 +65,7 @@ class AnthropicEncoder:
         if system:
             body["system"] = system
         if request.tools:
-            body["tools"] = [_tool(tool) for tool in request.tools]
+            body["tools"] = [self._tool(place, tool) for place, tool in in_order(request.tools)]
         body |= self._choice(request)
         body |= self._sampling(request, thinks=bool(thought.fields))
         body |= thought.fields
@@ -211,6 +212,19 @@ class AnthropicEncoder:
         self._warn(f"{path}.arguments", "not a JSON object; sent as {'invalid_arguments': text}")
         return {"invalid_arguments": call.arguments.decode("utf-8", "replace")}
 
+    def _tool(self, place: int, tool: ToolDefinition) -> Body:
+        subset = ANTHROPIC_STRICT if tool.strict else ANTHROPIC
+        schema = self._schema(tool.parameters or _EMPTY_SCHEMA, subset, f"tools[{place}].parameters")
+        body: Body = {"name": tool.name, "input_schema": schema}
+        if tool.description:
+            body["description"] = tool.description
+        if tool.strict:
+            body["strict"] = True
+        return body
+
+    def _schema(self, schema: bytes, subset: Subset, path: str) -> Any:
+        return raw(adapted_schema(schema, subset, path, PROVIDER, self.warnings))
+
     def _choice(self, request: ChatRequest) -> Body:
         word = _CHOICES.get(request.tool_choice.mode)
         serial = request.parallel_tool_calls is False
@@ -242,7 +256,8 @@ class AnthropicEncoder:
         if answer.kind is FormatKind.JSON_OBJECT:
             raise not_expressible("response_format.kind", PROVIDER, "ask for KIND_JSON_SCHEMA instead of KIND_JSON_OBJECT")
         if answer.kind is FormatKind.JSON_SCHEMA:
-            output["format"] = {"type": "json_schema", "schema": raw(answer.schema)}
+            subset = ANTHROPIC_STRICT_OUTPUT if answer.strict else ANTHROPIC_OUTPUT
+            output["format"] = {"type": "json_schema", "schema": self._schema(answer.schema, subset, "response_format.schema")}
         return {"output_config": output} if output else {}
 
     def _labels(self, request: ChatRequest) -> Body:
@@ -274,12 +289,3 @@ def _source(blob: Blob) -> Body:
     if blob.url:
         return {"type": "url", "url": blob.url}
     return {"type": "base64", "media_type": blob.media_type, "data": base64.b64encode(blob.data).decode()}
-
-
-def _tool(tool: ToolDefinition) -> Body:
-    body: Body = {"name": tool.name, "input_schema": raw(tool.parameters or _EMPTY_SCHEMA)}
-    if tool.description:
-        body["description"] = tool.description
-    if tool.strict:
-        body["strict"] = True
-    return body

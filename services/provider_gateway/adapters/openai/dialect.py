@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from provider_gateway.domain.schemas import OPENAI_STRICT, Subset
+
 
 @dataclass(frozen=True, slots=True)
 class Dialect:
-    """What a server calls the token limit, whether it understands being asked for usage in a stream, and how it embeds."""
+    """What a server calls the token limit, whether it tells usage in streams when asked, how it embeds, and what strict schemas may say."""
 
     max_tokens_field: str = "max_completion_tokens"
     stream_usage: bool = True
@@ -16,3 +18,4 @@ class Dialect:
     embeds_tokens: bool = True
     vectors_base64: bool = True
     dimensions_field: str = "dimensions"
+    strict: Subset = OPENAI_STRICT

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from provider_gateway.adapters.openai.dialect import Dialect
-from provider_gateway.adapters.wire import data_url, json_bytes, not_expressible, raw
+from provider_gateway.adapters.wire import adapted_schema, data_url, in_order, json_bytes, not_expressible, raw
 from provider_gateway.domain.answers import RequestWarning
 from provider_gateway.domain.chat import (
     Blob,
@@ -32,6 +32,7 @@ from provider_gateway.domain.chat import (
     ToolChoiceMode,
     ToolDefinition,
 )
+from provider_gateway.domain.schemas import OPENAI, Subset
 from provider_gateway.operations.ports import ModelCall
 
 Body = dict[str, Any]
@@ -58,9 +59,9 @@ class OpenAiEncoder:
         request = call.request
         body: Body = {"model": call.model, "messages": self._messages(request.messages)}
         if request.tools:
-            body["tools"] = [_tool(tool) for tool in request.tools]
+            body["tools"] = [self._tool(place, tool) for place, tool in in_order(request.tools)]
         body |= self._tool_use(request)
-        body |= _format(request.response_format)
+        body |= self._format(request.response_format)
         body |= self._sampling(request.sampling)
         body |= self._labels(request.metadata)
         if stream:
@@ -173,6 +174,31 @@ class OpenAiEncoder:
         own = [state for state in call.provider_state if state.provider == self.origin]
         return body | {state.kind: raw(state.data) for state in own}
 
+    def _tool(self, place: int, tool: ToolDefinition) -> Body:
+        subset = self.dialect.strict if tool.strict else OPENAI
+        schema = self._schema(tool.parameters or _EMPTY_SCHEMA, subset, f"tools[{place}].parameters")
+        function: Body = {"name": tool.name, "parameters": schema}
+        if tool.description:
+            function["description"] = tool.description
+        if tool.strict:
+            function["strict"] = True
+        return {"type": "function", "function": function}
+
+    def _format(self, answer: ResponseFormat) -> Body:
+        match answer.kind:
+            case FormatKind.JSON_OBJECT:
+                return {"response_format": {"type": "json_object"}}
+            case FormatKind.JSON_SCHEMA:
+                written = (
+                    self._schema(answer.schema, self.dialect.strict, "response_format.schema") if answer.strict else raw(answer.schema)
+                )
+                schema: Body = {"name": answer.name or "answer", "schema": written, "strict": answer.strict}
+                return {"response_format": {"type": "json_schema", "json_schema": schema}}
+        return {}
+
+    def _schema(self, schema: bytes, subset: Subset, path: str) -> Any:
+        return raw(adapted_schema(schema, subset, path, self.origin, self.warnings))
+
     def _tool_use(self, request: ChatRequest) -> Body:
         if not request.tools:
             return {}
@@ -203,30 +229,11 @@ class OpenAiEncoder:
         self.warnings.append(RequestWarning(path, message))
 
 
-def _tool(tool: ToolDefinition) -> Body:
-    function: Body = {"name": tool.name, "parameters": raw(tool.parameters or _EMPTY_SCHEMA)}
-    if tool.description:
-        function["description"] = tool.description
-    if tool.strict:
-        function["strict"] = True
-    return {"type": "function", "function": function}
-
-
 def _choice(choice: ToolChoice) -> Body:
     if choice.mode is ToolChoiceMode.NAMED:
         return {"tool_choice": {"type": "function", "function": {"name": choice.name}}}
     word = _CHOICES.get(choice.mode)
     return {"tool_choice": word} if word else {}
-
-
-def _format(answer: ResponseFormat) -> Body:
-    match answer.kind:
-        case FormatKind.JSON_OBJECT:
-            return {"response_format": {"type": "json_object"}}
-        case FormatKind.JSON_SCHEMA:
-            schema: Body = {"name": answer.name or "answer", "schema": raw(answer.schema), "strict": answer.strict}
-            return {"response_format": {"type": "json_schema", "json_schema": schema}}
-    return {}
 
 
 def _loaded(data: bytes) -> Body:
