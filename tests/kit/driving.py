@@ -102,7 +102,7 @@ async def driving(
     store: MemoryStore, script: Sequence[Say] = ("done",), tools: CountedTools | None = None, room: int = 8
 ) -> AsyncIterator[Driver]:
     """A driver at work; leaves in the end. A driver that broke raises here."""
-    patience = Patience(neighbour=1.0, stopping=0.05, backoff=0.01, longest_backoff=0.02)
+    patience = Patience(neighbour=1.0, stopping=0.05, backoff=0.01, longest_backoff=0.02, retry=0.001)
     ports = Ports(store, store, ScriptedModels(script), tools or CountedTools(), ProtoScribe(CountedIds("s")))
     driver = Driver(ports, World(StoppedClock(), CountedIds("driver")), patience, room)
     serving = asyncio.create_task(driver.run_until_left())

@@ -202,7 +202,7 @@ class Bench:
     clock: StoppedClock = field(default_factory=StoppedClock)
     agent: agent_pb2.Agent = field(default_factory=lambda: agent_pb2.Agent(name="a", model="fake/m", instructions="Do it.", tools=["*"]))
     signal: Signal = field(default_factory=Signal)
-    patience: Patience = field(default_factory=lambda: Patience(neighbour=1.0, stopping=0.05, backoff=0.01))
+    patience: Patience = field(default_factory=lambda: Patience(neighbour=1.0, stopping=0.05, backoff=0.01, retry=0.001))
     tool_choice: chat_pb2.ToolChoice | None = None
 
     def __post_init__(self) -> None:

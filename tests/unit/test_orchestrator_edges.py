@@ -17,6 +17,7 @@ from orchestrator.domain import events as e
 from orchestrator.domain.run import Recorded, Run, fold
 from orchestrator.domain.values import Entry, Failure, Finish, MessageId, Usage
 from orchestrator.operations.bearing import Interruption
+from orchestrator.operations.inbox import Signal
 from orchestrator.operations.ports import (
     Ask,
     Batch,
@@ -167,7 +168,7 @@ async def test_an_executor_that_is_away_when_a_driver_takes_over_started_calls_i
 @pytest.mark.feature("R7")
 async def test_cancel_is_heard_while_the_executor_is_away() -> None:
     bench = Bench([[("work", {})], "done"], tools=_Away(1_000_000))
-    bench.patience = Patience(neighbour=1e9, stopping=0.05, backoff=0.001, longest_backoff=0.001)
+    bench.patience = Patience(neighbour=1e9, stopping=0.05, backoff=0.001, longest_backoff=0.001, retry=0.001)
     driving = asyncio.create_task(bench.run())
     while bench.tools.away > 999_990:
         await asyncio.sleep(0)
@@ -462,3 +463,40 @@ async def test_a_driver_that_reads_of_a_command_and_of_another_driver_leaves() -
     with pytest.raises(LeaseLost):
         await bench.run()
     assert bench.journal.kinds()[-3:] == ["CancelRequested", "RunResumed", "ModelFailed"]
+
+
+# Models that break off
+
+
+class CountedSignal(Signal):
+    """Notes each rest, and does not wait for it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rests: list[float] = []
+
+    async def rest(self, seconds: float) -> None:
+        self.rests.append(seconds)
+
+
+@pytest.mark.feature("P11")
+@pytest.mark.feature("R4")
+async def test_a_model_whose_answers_break_off_is_left_alone_twice_as_long_each_time() -> None:
+    signal = CountedSignal()
+    bench = Bench([StreamIncomplete("cut")], signal=signal, patience=Patience(retry=4.0, longest_retry=100.0))
+    await bench.run()
+    first, second = signal.rests
+    assert 3.0 <= first <= 4.0 and second == pytest.approx(2 * first)
+    assert len(bench.models.asked) == 3
+
+
+@pytest.mark.feature("R7")
+async def test_a_cancel_ends_the_rest_before_a_model_is_asked_again() -> None:
+    bench = Bench([StreamIncomplete("cut")], patience=Patience(retry=60.0, longest_retry=60.0))
+    run = asyncio.create_task(bench.run())
+    while "ModelFailed" not in bench.journal.kinds():  # what broke is durable before the rest
+        await asyncio.sleep(0)
+    bench.journal.command(e.CancelRequested("enough"))
+    bench.signal.command()
+    await asyncio.wait_for(run, 10)
+    assert isinstance(terminal(bench), e.RunCancelled) and len(bench.models.asked) == 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from typing import Generic, Self, TypeVar
@@ -36,6 +37,14 @@ class Signal:
         if not self._stirred.is_set():
             await _event_within(self._stirred, timeout)
         self._stirred.clear()
+
+    async def rest(self, seconds: float) -> None:
+        """Returns after so many seconds, or when a command is recorded; whatever else arrives does not shorten it."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                while not self.commanded:
+                    self._stirred.clear()
+                    await self._stirred.wait()
 
 
 async def _event_within(event: asyncio.Event, timeout: float | None) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from zlib import crc32
 
 from chassis.faults import CallCancelled, Fault, ServiceUnavailable
 from chassis.waypoints import waypoint
@@ -70,6 +71,8 @@ class ModelCall:
 
     async def perform(self, started: e.ModelStarted, window: Window, toolbox: Toolbox) -> None:
         """Makes one attempt. Its events are staged when it returns, deltas appended before."""
+        if not await self._rested():
+            return
         toolset = await bear(lambda: toolbox.show(self._log.run), self._log, self._signal, self._clock, self._patience)
         if toolset is None:
             return
@@ -80,6 +83,24 @@ class ModelCall:
             return
         waypoint("driver.model.before")
         await self._attempt(self._ask(started, context, toolset))
+
+    async def _rested(self) -> bool:
+        """Leaves a model alone for a while whose answer broke; False when the run is to be decided anew."""
+        run = self._log.run
+        again = run.refusals - len(run.agent.models())
+        if not run.retrying or again < 0:
+            return True
+        if not await self._log.commit():  # how it broke is not kept back
+            return False
+        decided = self._log.run
+        await self._signal.rest(self._pause(run, again))
+        return await self._log.heed(self._signal) is decided and not decided.stopped(self._clock.now())
+
+    def _pause(self, run: Run, again: int) -> float:
+        """Twice as long each time, and not the same for all runs that the same provider broke."""
+        spread = 0.75 + 0.25 * crc32(run.id.encode()) / 2**32
+        pause: float = min(self._patience.longest_retry, self._patience.retry * 2**again)
+        return max(0.0, min(pause * spread, run.deadline - self._clock.now()))
 
     def _ask(self, started: e.ModelStarted, context: Context, toolset: Toolset) -> Ask:
         run = self._log.run

@@ -354,9 +354,11 @@ AWAY = (ServiceUnavailable, ShuttingDown, StorageUnavailable, ToolsExhausted)
 
 @dataclass(frozen=True, slots=True)
 class Patience:
-    """How long to bear with neighbours, in seconds."""
+    """How long to bear with neighbours, and how long to leave a model alone whose answer broke, in seconds."""
 
     neighbour: float = 60.0
     stopping: float = 2.0
     backoff: float = 0.1
     longest_backoff: float = 2.0
+    retry: float = 0.5
+    longest_retry: float = 8.0
