@@ -59,7 +59,7 @@ async def broken(request: pytest.FixtureRequest, server: LLMockServer, tmp_path:
         "adapter": own["adapter"],
         "base_url": server.base_url(own["path"]),
         "api_key": KEY,
-        "limits": {"first_output_seconds": 0.5, "idle_seconds": 0.5},
+        "limits": {"first_output_seconds": 2, "idle_seconds": 2},
     }
     settings = {
         "provider_gateway": {"default_model": f"mock/{own['model']}", "providers": {"mock": provider}, "retries": {"first_pause_ms": 300}},
