@@ -20,6 +20,7 @@ from provider_gateway.adapters.gemini import GeminiWire
 from provider_gateway.adapters.http.aiohttp_client import AiohttpClient, HttpOptions
 from provider_gateway.adapters.http.provider import Endpoint, HttpProvider
 from provider_gateway.adapters.http.transport import Http
+from provider_gateway.adapters.memory_bank import MemoryBank
 from provider_gateway.adapters.openai import Dialect, OpenAiWire
 from provider_gateway.adapters.price_list import known_price
 from provider_gateway.adapters.scripted import ScriptedProvider, script_of
@@ -29,6 +30,9 @@ from provider_gateway.domain.catalogue import Catalogue
 from provider_gateway.domain.naming import Names
 from provider_gateway.domain.schemas import ANY_SERVER, OPENAI_STRICT
 from provider_gateway.operations.attempts import Attempts
+from provider_gateway.operations.bank import Bank
+from provider_gateway.operations.budget_list import BudgetList
+from provider_gateway.operations.budgets import Budgets, keeping
 from provider_gateway.operations.chats import Chats
 from provider_gateway.operations.counts import TokenCounts
 from provider_gateway.operations.course import Manners
@@ -38,7 +42,8 @@ from provider_gateway.operations.ports import Provider
 from provider_gateway.operations.recording import SILENCE, CallRecorder, Recorder
 from provider_gateway.operations.retries import RetryBudget
 from provider_gateway.operations.routes import Access, Routes
-from provider_gateway.operations.signals import OwnSignals
+from provider_gateway.operations.signals import OwnSignals, Signals
+from provider_gateway.operations.spending import Spending, Unbounded
 from provider_gateway.settings import (
     AnthropicSettings,
     AnyHttpProvider,
@@ -62,16 +67,45 @@ async def open_app(settings: ProviderGatewaySettings, world: World, kafka: Kafka
     async with AsyncExitStack() as stack:
         http = AiohttpClient(HttpOptions(**settings.http.model_dump()))
         stack.push_async_callback(http.close)
-        health = _health(settings, world.clock)
+        shared = await _open_shared(settings, world, stack)
+        health = _health(settings, world.clock, shared.signals)
         routes = _routes(settings, http, world.clock, health)
         manners = Manners(settings.retries.policy(), random.random)
         recorder = await _open_recorder(kafka, world, stack) if kafka.on else SILENCE
         methods = Methods(NAME, default_pipeline())
-        attempts = Attempts(health, manners, world.clock)
+        attempts = Attempts(health, manners, world.clock, shared.spending)
         chats, embeddings = Chats(routes, attempts, recorder), Embeddings(routes, attempts, recorder)
-        servicer = ProviderServicer(chats, embeddings, TokenCounts(routes, attempts), routes)
+        servicer = ProviderServicer(chats, embeddings, TokenCounts(routes, attempts), routes, BudgetList(shared.budgets))
         provider_service_pb2_grpc.add_ProviderServiceServicer_to_server(servicer, methods.server())
-        yield App(NAME, methods, ready=_readiness(settings, routes))
+        yield App(NAME, methods, ready=_readiness(settings, routes, shared.check))
+
+
+@dataclass(frozen=True, slots=True)
+class _Shared:
+    """What replicas share: `budgets` is None where there are no caps, `check` where there is no database."""
+
+    signals: Signals
+    spending: Spending
+    budgets: Budgets | None = None
+    check: Callable[[], Awaitable[None]] | None = None
+
+
+async def _open_shared(settings: ProviderGatewaySettings, world: World, stack: AsyncExitStack) -> _Shared:
+    signals: Signals
+    bank: Bank
+    signals, bank, check = OwnSignals(world.clock), MemoryBank(world.clock), None
+    if settings.database.is_postgres:
+        from provider_gateway.adapters.postgres import open_postgres_storage  # asyncpg is loaded where it is used
+
+        storage = await stack.enter_async_context(open_postgres_storage(settings.database.url, world))
+        signals, bank, check = storage.signals, storage.bank, storage.check
+    elif settings.database.sqlite_path is not None:
+        raise SettingsInvalid("provider_gateway.database names SQLite, which replicas cannot share; name a PostgreSQL, or memory:")
+    if not settings.budgets:
+        return _Shared(signals, Unbounded(), check=check)
+    caps = [budget.cap() for budget in settings.budgets]
+    budgets = await stack.enter_async_context(keeping(Budgets(caps, bank, world, settings.budget_terms.terms())))
+    return _Shared(signals, budgets, budgets, check)
 
 
 async def _open_recorder(kafka: KafkaSettings, world: World, stack: AsyncExitStack) -> Recorder:
@@ -82,9 +116,9 @@ async def _open_recorder(kafka: KafkaSettings, world: World, stack: AsyncExitSta
     return CallRecorder(await stack.enter_async_context(publishing(publications)), world)
 
 
-def _health(settings: ProviderGatewaySettings, clock: Clock) -> Health:
+def _health(settings: ProviderGatewaySettings, clock: Clock, signals: Signals) -> Health:
     policies = {name: own.concurrency.policy() for name, own in settings.all_providers().items()}
-    return Health(settings.circuit.policy(), policies.__getitem__, clock, OwnSignals(clock))
+    return Health(settings.circuit.policy(), policies.__getitem__, clock, signals)
 
 
 def _routes(settings: ProviderGatewaySettings, http: Http, clock: Clock, health: Health) -> Routes:
@@ -153,10 +187,14 @@ def _check_name(key: str, resolve: Callable[[], object]) -> None:
         raise SettingsInvalid(f"provider_gateway.{key}: {fault.message}") from None
 
 
-def _readiness(settings: ProviderGatewaySettings, routes: Routes) -> Callable[[], Awaitable[None]]:
-    """Ready when the default model's provider can be called; the others are looked at when they are asked for."""
+def _readiness(
+    settings: ProviderGatewaySettings, routes: Routes, check: Callable[[], Awaitable[None]] | None
+) -> Callable[[], Awaitable[None]]:
+    """Ready when the default model's provider can be called, the others are looked at when they are asked for, and so can the database."""
 
     async def ready() -> None:
+        if check is not None:
+            await check()
         problem = routes.default_problem() if settings.default_model else ""
         if problem:
             raise ProviderCredentialsMissing(problem)

@@ -7,7 +7,9 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, field_validator
 
+from chassis.database import Database
 from chassis.settings import Secret
+from provider_gateway.budget_settings import BudgetSettings, BudgetTermsSettings
 from provider_gateway.domain.breaker import CircuitPolicy
 from provider_gateway.domain.catalogue import dollars
 from provider_gateway.domain.concurrency import ConcurrencyPolicy
@@ -291,12 +293,35 @@ class ProviderGatewaySettings(_Settings):
     )
     retries: RetrySettings = Field(default_factory=RetrySettings, description="When a failed call is repeated.")
     circuit: CircuitSettings = Field(default_factory=CircuitSettings, description="When a model is left alone for a while.")
+    database: Database = Field(
+        Database("memory:"),
+        description="Where replicas share budgets and rate limits: postgresql://user:password@host:5432/name, or memory: for one process.",
+    )
+    budgets: tuple[BudgetSettings, ...] = Field((), description="Caps on requests, tokens and money.")
+    budget_terms: BudgetTermsSettings = Field(default_factory=BudgetTermsSettings, description="What holds for all budgets.")
     http: HttpSettings = Field(default_factory=HttpSettings, description="How providers are reached.")
     stream_window_ms: float = Field(
         40,
         ge=0,
         description="After its first output a stream is read once in so many milliseconds, all streams at the same tick. 0: as it comes.",
     )
+
+    @field_validator("database", mode="before")
+    @classmethod
+    def _is_shared_or_memory(cls, value: Any) -> Any:
+        if isinstance(value, str) and value.startswith("sqlite:"):
+            raise ValueError(
+                "replicas share nothing in SQLite; write postgresql://user:password@host:5432/name, or memory: for one process"
+            )
+        return value or "memory:"
+
+    @field_validator("budgets")
+    @classmethod
+    def _are_told_apart(cls, budgets: tuple[BudgetSettings, ...]) -> tuple[BudgetSettings, ...]:
+        names = [budget.name for budget in budgets]
+        if twice := {name for name in names if names.count(name) > 1}:
+            raise ValueError(f"the name {min(twice)} is there twice; give each budget its own")
+        return budgets
 
     def all_providers(self) -> dict[str, AnyProvider]:
         """The configured providers and those that are there anyway."""

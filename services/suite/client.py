@@ -290,6 +290,12 @@ class Behest:
             request = ChatRequest(model=model, messages=[said])
         return await self._ask(stub.CountTokens, providers.CountTokensRequest(request=request))
 
+    async def budgets(self, budget_key: str = "", limit: int = 1000) -> list[provider_pb.BudgetStatus]:
+        """The caps on what the tenant's calls consume and how much of each is used, sorted by name and scope, at most limit."""
+        stub = ProviderServiceStub(await self._channel(Service.PROVIDER_GATEWAY))
+        request = providers.ListBudgetsRequest(budget_key=budget_key, page_size=min(limit, PAGE))
+        return await self._pages(stub.ListBudgets, request, lambda page: page.budgets, limit)
+
     # how calls are made
 
     async def _run_ids(self, session_id: str, states: Iterable[run_pb.RunState.ValueType] = ()) -> list[str]:

@@ -117,6 +117,15 @@ def test_a_service_with_a_database_of_its_own_is_refused_a_second_replica(servic
     assert f"services.{service} keeps its database to itself" in done.stderr
 
 
+@pytest.mark.feature("P15")
+def test_replicas_of_the_gateway_have_budgets_only_where_they_can_share_them() -> None:
+    budget = '--set-json=services.provider-gateway.config.budgets=[{"name":"day","unit":"usd","limit":5}]'
+    done = _helm("template", "behest", str(CHART), budget)
+    assert done.returncode != 0 and "set postgres.existingSecret" in done.stderr
+    assert "limit: 5" in _render(budget, "--set=postgres.existingSecret=x")
+    assert "limit: 5" in _render(budget, "--set=services.provider-gateway.replicas=1")
+
+
 def test_a_service_on_a_volume_is_stopped_before_it_is_replaced() -> None:
     strategies = {
         each["metadata"]["name"]: each["spec"]["strategy"]["type"]
@@ -134,7 +143,7 @@ def _jobs(values: Path) -> dict[str, dict[str, Any]]:
 @pytest.mark.feature("K5")
 def test_schemas_in_postgresql_are_migrated_before_anything_is_installed_or_upgraded() -> None:
     jobs = _jobs(HERE / "values" / "postgres-and-kafka.yaml")
-    assert sorted(jobs) == ["behest-session-store-migrate", "behest-tool-executor-migrate"]
+    assert sorted(jobs) == ["behest-provider-gateway-migrate", "behest-session-store-migrate", "behest-tool-executor-migrate"]
     pods = _pods(HERE / "values" / "postgres-and-kafka.yaml")
     for name, job in jobs.items():
         assert job["metadata"]["annotations"]["helm.sh/hook"] == "pre-install,pre-upgrade"
@@ -172,7 +181,7 @@ def test_secrets_reach_services_as_files_and_no_password_stands_in_a_configurati
     for name, pod in _pods(values).items():
         mounts = {mount["mountPath"] for mount in pod["containers"][0]["volumeMounts"]}
         assert "/run/secrets/kafka" in mounts
-        assert ("/run/secrets/postgres" in mounts) is (name == "session-store")
+        assert ("/run/secrets/postgres" in mounts) is (name in ("session-store", "provider-gateway"))
     configured = {each["metadata"]["name"]: each["data"]["behest.yaml"] for each in _objects(values) if each["kind"] == "ConfigMap"}
     assert "database: file:/run/secrets/postgres/url" in configured["behest-session-store"]
     assert "database: env:TOOLS_DATABASE" in configured["behest-tool-executor"]

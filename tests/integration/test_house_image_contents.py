@@ -38,7 +38,7 @@ def test_an_image_has_what_it_takes_to_run_its_service_alone(service: str, tmp_p
 
 
 @pytest.mark.feature("K5")
-@pytest.mark.parametrize("service", ["session_store", "tool_executor"])
+@pytest.mark.parametrize("service", ["session_store", "tool_executor", "provider_gateway"])
 async def test_an_image_of_a_service_with_a_database_has_what_it_takes_to_migrate_it(service: str, tmp_path: Path) -> None:
     async with fresh_database() as url:
         app, python, command = _build(service, tmp_path)

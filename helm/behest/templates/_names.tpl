@@ -31,6 +31,10 @@
 {{/* Refuses what would split or block a service that keeps its database for itself: only a shared database takes several replicas. */}}
 {{- define "behest.check" -}}
 {{- $database := include "behest.database" . -}}
+{{- $alone := and (eq (int .service.replicas) 1) (not .service.autoscaling.enabled) -}}
+{{- if and (eq .name "provider-gateway") .service.config.budgets (not $database) (not $alone) -}}
+{{- fail "services.provider-gateway has config.budgets and several replicas, which share them in PostgreSQL alone; set postgres.existingSecret, or services.provider-gateway.replicas=1" -}}
+{{- end -}}
 {{- if or (hasPrefix "sqlite:" $database) (hasPrefix "memory:" $database) -}}
 {{- if .service.autoscaling.enabled -}}
 {{- fail (printf "services.%s keeps its database to itself (%s) and cannot be autoscaled; set services.%s.autoscaling.enabled=false" .name $database .name) -}}
@@ -42,12 +46,16 @@
 {{- end -}}
 
 {{/* The database of a service: the configured one, else PostgreSQL's, else one on its volume, else one in memory; empty when it has none.
+     A gateway without one shares nothing between its replicas, which only budgets mind: see behest.check.
      Takes root, name and service. */}}
 {{- define "behest.database" -}}
-{{- if has .name (list "session-store" "tool-executor") -}}
+{{- if has .name (list "session-store" "tool-executor" "provider-gateway") -}}
 {{- $own := .service.persistence.enabled | ternary (printf "sqlite:/var/lib/behest/%s.db" .name) "memory:" -}}
 {{- if .root.Values.postgres.existingSecret -}}
 {{- $own = printf "file:/run/secrets/postgres/%s" .root.Values.postgres.key -}}
+{{- end -}}
+{{- if and (eq .name "provider-gateway") (not .root.Values.postgres.existingSecret) -}}
+{{- $own = "" -}}
 {{- end -}}
 {{- .service.config.database | default $own -}}
 {{- end -}}

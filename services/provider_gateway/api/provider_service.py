@@ -7,9 +7,9 @@ from contextlib import aclosing
 
 from behest.provider.v1 import provider_service_pb2 as pb
 from behest.provider.v1 import provider_service_pb2_grpc as pb_grpc
-from chassis.faults import MethodNotFound
 from chassis.rpc import current_call
-from provider_gateway.api import convert, convert_embeddings
+from provider_gateway.api import convert, convert_budgets, convert_embeddings
+from provider_gateway.operations.budget_list import BudgetList
 from provider_gateway.operations.chats import Chats
 from provider_gateway.operations.counts import TokenCounts
 from provider_gateway.operations.embeddings import Embeddings
@@ -19,8 +19,8 @@ from provider_gateway.operations.routes import Routes
 class ProviderServicer(pb_grpc.ProviderServiceServicer):
     """Serves the contract."""
 
-    def __init__(self, chats: Chats, embeddings: Embeddings, counts: TokenCounts, routes: Routes) -> None:
-        self._chats, self._embeddings, self._counts, self._routes = chats, embeddings, counts, routes
+    def __init__(self, chats: Chats, embeddings: Embeddings, counts: TokenCounts, routes: Routes, budgets: BudgetList) -> None:
+        self._chats, self._embeddings, self._counts, self._routes, self._budgets = chats, embeddings, counts, routes, budgets
 
     async def Chat(self, request: pb.ChatRequest, context: object) -> pb.ChatResponse:
         """Answers a conversation at once."""
@@ -53,4 +53,7 @@ class ProviderServicer(pb_grpc.ProviderServiceServicer):
 
     async def ListBudgets(self, request: pb.ListBudgetsRequest, context: object) -> pb.ListBudgetsResponse:
         """Lists the caps that hold for the caller's tenant."""
-        raise MethodNotFound("ListBudgets is not served yet")
+        page = await self._budgets.page(current_call().tenant, request.budget_key, request.page_size, request.page_token)
+        return pb.ListBudgetsResponse(
+            budgets=[convert_budgets.budget_to(status) for status in page.budgets], next_page_token=page.next_page_token
+        )

@@ -26,6 +26,7 @@ from provider_gateway.domain.models import Capabilities
 
 MAX_REQUEST_ID = 128
 MAX_METADATA = 16
+MAX_BUDGET_KEY = 128
 MAX_STOPS = 16
 _NO_REASONING = (ReasoningEffort.UNSPECIFIED, ReasoningEffort.NONE)
 _TOOL_NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
@@ -73,6 +74,7 @@ def _violations(request: ChatRequest) -> Iterator[Violation]:
         yield Violation("messages", "at least one message is needed")
     if len(request.request_id) > MAX_REQUEST_ID:
         yield Violation("request_id", f"{len(request.request_id)} characters; at most {MAX_REQUEST_ID}")
+    yield from budget_key(request.budget_key)
     if len(request.metadata) > MAX_METADATA:
         yield Violation("metadata", f"{len(request.metadata)} pairs; at most {MAX_METADATA}")
     for place, message in enumerate(request.messages):
@@ -82,6 +84,12 @@ def _violations(request: ChatRequest) -> Iterator[Violation]:
     yield from _tools(request)
     yield from _format(request)
     yield from _sampling(request.sampling)
+
+
+def budget_key(key: str) -> Iterator[Violation]:
+    """What is wrong with a budget key: it becomes part of names and rows."""
+    if len(key) > MAX_BUDGET_KEY or not key.isprintable():
+        yield Violation("budget_key", f"at most {MAX_BUDGET_KEY} printable characters")
 
 
 def _is_plain(message: Message) -> bool:

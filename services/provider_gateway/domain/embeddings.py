@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from chassis.faults import CapabilityMissing, ProviderResponseInvalid, RequestInvalid, Violation
+from provider_gateway.domain.admission import budget_key
 from provider_gateway.domain.answers import RequestWarning, Usage
 from provider_gateway.domain.models import ModelTraits
 
@@ -126,6 +127,7 @@ def _violations(request: EmbedRequest) -> Iterator[Violation]:
         yield Violation("dimensions", f"{request.dimensions} is not positive; leave it unset for the model's own")
     if request.dimensions is not None and request.dimensions > MAX_DIMENSIONS:
         yield Violation("dimensions", f"{request.dimensions}; at most {MAX_DIMENSIONS}")
+    yield from budget_key(request.budget_key)
     if len(request.request_id) > MAX_REQUEST_ID:
         yield Violation("request_id", f"{len(request.request_id)} characters; at most {MAX_REQUEST_ID}")
     if len(request.metadata) > MAX_METADATA:

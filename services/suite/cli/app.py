@@ -292,6 +292,14 @@ def models(
 
 
 @app.command()
+def budgets(target: Target = None, tenant: Tenant = "default", data: Data = DEFAULT_DATA, config: Config = None, json: Json = None) -> int:
+    """List the budgets of the tenant and how much of each is used."""
+    from suite.cli.listing import run_budgets
+
+    return run_budgets(Where(target, tenant, data, config), json)
+
+
+@app.command()
 def agents(target: Target = None, tenant: Tenant = "default", data: Data = DEFAULT_DATA, config: Config = None, json: Json = None) -> int:
     """List the agents."""
     from suite.cli.listing import run_agents

@@ -146,6 +146,7 @@ def _local_model() -> Finding:
 _NOTHING_SHARED = {
     variable("session_store", "database"): "memory:",
     variable("tool_executor", "database"): "memory:",
+    variable("provider_gateway", "database"): "memory:",
     variable("kafka", "bootstrap_servers"): "",
     variable("orchestrator", "commands", "enabled"): "false",
 }

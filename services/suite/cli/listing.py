@@ -168,6 +168,28 @@ def run_models(where: Where, json: bool | None) -> Exit:
     return with_client(where, show, json)
 
 
+def run_budgets(where: Where, json: bool | None) -> Exit:
+    """`behest budgets`."""
+    words, numbers = [Column("budget", whole=True), Column("of")], [Column(name, True, True) for name in ("used", "limit", "refills in")]
+
+    def cells(budget: provider_pb.BudgetStatus) -> Sequence[str]:
+        scope = ", ".join(budget.scope[cut] for cut in ("tenant", "key", "model") if cut in budget.scope) or "everybody"
+        refills = span(budget.resets_at.seconds - int(wall_clock())) if budget.HasField("resets_at") else "never"
+        return budget.name, scope, _amount(budget.used + budget.reserved, budget), _amount(budget.limit, budget), refills
+
+    async def show(client: Behest, output: Output) -> Exit:
+        found = await client.budgets()
+        return _list(output, found, [*words, *numbers], cells, "no budgets; set some in provider_gateway.budgets of behest.yaml")
+
+    return with_client(where, show, json)
+
+
+def _amount(value: int, budget: provider_pb.BudgetStatus) -> str:
+    if budget.unit == provider_pb.BudgetStatus.UNIT_NANO_USD:
+        return f"${value / 1e9:.4f}"
+    return f"{value} {enum_word(provider_pb.BudgetStatus.Unit.DESCRIPTOR, budget.unit)}"
+
+
 def run_agents(where: Where, json: bool | None) -> Exit:
     """`behest agents`."""
     columns = [Column("agent", whole=True), Column("model"), Column("tools"), Column("what it is for")]
@@ -192,7 +214,12 @@ def state_word(state: run_pb.RunState.ValueType) -> str:
 
 def age(time: Timestamp, now: float | None = None) -> str:
     """How long ago something was, in its largest unit: 40 s, 3 min, 5 h, 12 d."""
-    seconds = max(0, int((now or wall_clock()) - time.seconds))
+    return span(int((now or wall_clock()) - time.seconds))
+
+
+def span(seconds: int) -> str:
+    """A time in its largest unit."""
+    seconds = max(0, seconds)
     for size, unit in ((86_400, "d"), (3_600, "h"), (60, "min")):
         if seconds >= size:
             return f"{seconds // size} {unit}"

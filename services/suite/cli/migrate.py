@@ -40,7 +40,11 @@ def suite_settings(options: SuiteOptions) -> SuiteSettings:
 
 def databases(settings: SuiteSettings) -> dict[str, Database]:
     """The database of each service that has one, by its section."""
-    return {"session_store": settings.session_store.database, "tool_executor": settings.tool_executor.database}
+    return {
+        "session_store": settings.session_store.database,
+        "tool_executor": settings.tool_executor.database,
+        "provider_gateway": settings.provider_gateway.database,
+    }
 
 
 async def _each(settings: SuiteSettings, check: bool) -> AsyncIterator[Migrated]:
