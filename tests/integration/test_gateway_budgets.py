@@ -49,10 +49,10 @@ async def test_a_tenant_sees_the_budgets_that_hold_for_it_also_those_that_nobody
             assert [b.name for b in (await stub.ListBudgets(pb.ListBudgetsRequest(budget_key="x"))).budgets] == ["spend"]
 
 
-def asked(**fields: Any) -> pb.ChatRequest:
+def asked(model: str = "scripted/echo", **fields: Any) -> pb.ChatRequest:
     said = chat_pb2.Message(role=chat_pb2.ROLE_USER, parts=[chat_pb2.Part(text="hello there")])
     sampling = chat_pb2.Sampling(max_output_tokens=50)
-    return pb.ChatRequest(model="scripted/echo", messages=[said], sampling=sampling, **fields)
+    return pb.ChatRequest(model=model, messages=[said], sampling=sampling, **fields)
 
 
 async def standing(stub: ProviderServiceStub) -> provider_pb2.BudgetStatus:
@@ -80,7 +80,7 @@ async def test_a_stream_that_its_reader_leaves_is_booked_with_its_input_and_what
     slow = {"adapter": "scripted", "script": {"turns": [{"text": "word " * 400}], "delay_ms": 20}}
     budget = {"name": "tokens", "unit": "tokens", "limit": 10_000, "window": "none"}
     async with open_gateway(settings_of({"scripted": slow}, budgets=[budget])) as stub:
-        call, seen = stub.StreamChat(pb.StreamChatRequest(request=asked())), 0
+        call, seen = stub.StreamChat(pb.StreamChatRequest(request=asked("scripted/slow"))), 0
         async for response in call:
             seen += sum(len(event.text_delta) for event in response.events)
             if seen >= 32:
