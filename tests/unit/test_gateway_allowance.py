@@ -139,6 +139,7 @@ def test_no_order_of_reserving_settling_losing_and_dying_passes_the_cap(history:
         assert world.totals.granted - world.totals.spent == sum(row.granted - row.spent for row in kept), "the rest is nobody's"
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(which, st.integers(1, 50)), max_size=60))
 def test_where_nobody_is_lost_the_bank_knows_what_was_spent_to_the_last_token(calls: list[tuple[int, int]]) -> None:
     world = World()
