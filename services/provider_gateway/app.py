@@ -22,6 +22,8 @@ from provider_gateway.adapters.http.provider import Endpoint, HttpProvider
 from provider_gateway.adapters.http.transport import Http
 from provider_gateway.adapters.memory_bank import MemoryBank
 from provider_gateway.adapters.openai import Dialect, OpenAiWire
+from provider_gateway.adapters.openai_responses import Dialect as ResponsesDialect
+from provider_gateway.adapters.openai_responses import OpenAiResponsesWire
 from provider_gateway.adapters.price_list import known_price
 from provider_gateway.adapters.scripted import ScriptedProvider, script_of
 from provider_gateway.adapters.wire import Wire
@@ -49,6 +51,7 @@ from provider_gateway.settings import (
     AnyHttpProvider,
     AnyProvider,
     GeminiSettings,
+    OpenAiResponsesSettings,
     OpenAiSettings,
     ProviderGatewaySettings,
     ScriptedSettings,
@@ -151,6 +154,10 @@ class _Builder:
                 limit = own.max_tokens_field or ("max_completion_tokens" if at_home else "max_tokens")
                 dialect = Dialect(limit, own.stream_usage, strict=OPENAI_STRICT if at_home else ANY_SERVER)
                 return self._http_provider(name, OpenAiWire(name, dialect), own, "OPENAI_API_KEY" if at_home else "")
+            case OpenAiResponsesSettings():
+                at_home = own.base_url == OPENAI
+                asked = ResponsesDialect(own.store, own.reasoning_summary or "", counts=at_home)
+                return self._http_provider(name, OpenAiResponsesWire(name, asked), own, "OPENAI_API_KEY" if at_home else "")
             case AnthropicSettings():
                 return self._http_provider(name, AnthropicWire(name), own, "ANTHROPIC_API_KEY" if own.base_url == ANTHROPIC else "")
             case GeminiSettings():

@@ -145,6 +145,23 @@ class OpenAiSettings(_HttpProvider):
     stream_usage: bool = Field(True, description="Ask for usage in streams. A server that refuses is not asked again.")
 
 
+class OpenAiResponsesSettings(_HttpProvider):
+    """OpenAI, or any server that speaks its Responses: Azure, xAI, LM Studio, vLLM."""
+
+    adapter: Literal["openai-responses"]
+    base_url: str = Field("https://api.openai.com/v1", description="Where it is, up to and with /v1.")
+    api_key: Secret | None = Field(
+        None, description="env:NAME, file:/path or the key. Default: env:OPENAI_API_KEY at OpenAI itself, else none."
+    )
+    store: bool = Field(
+        False, description="Let the provider keep every answer. Without it reasoning comes encrypted and goes back with the conversation."
+    )
+    reasoning_summary: Literal["auto", "concise", "detailed"] | None = Field(
+        None,
+        description="How to sum up reasoning when a request sets an effort. Default: as the provider does unasked.",
+    )
+
+
 class AnthropicSettings(_HttpProvider):
     """Anthropic, or a server that speaks its Messages."""
 
@@ -175,7 +192,7 @@ class ScriptedSettings(_Provider):
     script: str | dict[str, Any] = Field(default_factory=dict, description="A YAML or JSON file, or the script itself. Default: echo.")
 
 
-AnyHttpProvider = OpenAiSettings | AnthropicSettings | GeminiSettings
+AnyHttpProvider = OpenAiSettings | OpenAiResponsesSettings | AnthropicSettings | GeminiSettings
 AnyProvider = AnyHttpProvider | ScriptedSettings
 ProviderSettings = Annotated[AnyProvider, Field(discriminator="adapter")]
 

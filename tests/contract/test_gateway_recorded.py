@@ -7,22 +7,34 @@ import random
 
 import pytest
 
-from chassis.faults import Fault, ModelNotFound, ProviderCredentialsRefused, ProviderRateLimited, ProviderRequestRefused, StreamIncomplete
+from chassis.faults import (
+    Fault,
+    ModelNotFound,
+    ProviderCredentialsRefused,
+    ProviderRateLimited,
+    ProviderRequestRefused,
+    ProviderResponseInvalid,
+    StreamIncomplete,
+)
 from kit.provider_decoding import check_order, cut, decode_stream, result_of, said
-from kit.provider_recordings import ABSENT, Reading, Recording, read_anthropic, read_gemini, read_openai, recordings
+from kit.provider_recordings import ABSENT, Reading, Recording, read_anthropic, read_gemini, read_openai, read_responses, recordings
 from provider_gateway.adapters.anthropic import AnthropicWire
 from provider_gateway.adapters.gemini import GeminiWire
 from provider_gateway.adapters.http.refusals import Refused, fault_of, refusal_of
 from provider_gateway.adapters.openai import OpenAiWire
-from provider_gateway.adapters.wire import Wire
+from provider_gateway.adapters.openai_responses import Dialect, OpenAiResponsesWire
+from provider_gateway.adapters.wire import RefusedInStream, Wire
 from provider_gateway.domain.answers import ChatResult, FinishReason
 from provider_gateway.domain.chat import ChatRequest, Message, Role, TextPart
 from provider_gateway.operations.ports import ModelCall
 
 OPENAI, ANTHROPIC, GEMINI = recordings("openai"), recordings("anthropic"), recordings("gemini")
-EVERYTHING = OPENAI + ANTHROPIC + GEMINI
+RESPONSES = recordings("responses")
+EVERYTHING = OPENAI + ANTHROPIC + GEMINI + RESPONSES
 SPLICED = [r for r in ANTHROPIC if r.body.count(b'"type":"message_start"') > 1]
-ANSWERS = [r for r in EVERYTHING if r.status == 200 and r not in SPLICED]
+FAILED = [r for r in RESPONSES if b'"type":"response.failed"' in r.body]
+BROKEN = [r for r in RESPONSES if b'"metadata":{}}\n' in r.body]  # an event that lacks its last brace
+ANSWERS = [r for r in EVERYTHING if r.status == 200 and r not in SPLICED + FAILED + BROKEN]
 STREAMS = [r for r in ANSWERS if r.is_stream]
 SMALL = 4_000  # bytes; every way to cut a stream in two is tried up to here
 
@@ -30,6 +42,7 @@ pytestmark = pytest.mark.skipif(not EVERYTHING, reason=ABSENT)
 
 FINISH = {
     "stop": FinishReason.STOP,
+    "completed": FinishReason.STOP,
     "end_turn": FinishReason.STOP,
     "tool_calls": FinishReason.TOOL_CALLS,
     "tool_use": FinishReason.TOOL_CALLS,
@@ -40,10 +53,20 @@ FINISH = {
     "2": FinishReason.LENGTH,
 }
 FINISH_NAMES = {"1": "STOP", "2": "MAX_TOKENS"}  # where Vertex AI was asked for numbers
-FINISH_MARKERS = {"openai": b'"finish_reason":"', "anthropic": b"message_stop", "gemini": b'"finishReason":"'}
-WIRES = {"openai": OpenAiWire("vendor"), "anthropic": AnthropicWire("vendor"), "gemini": GeminiWire("vendor")}
 REFUSALS = {400: ProviderRequestRefused, 401: ProviderCredentialsRefused, 404: ModelNotFound, 429: ProviderRateLimited}
-READINGS = {"openai": read_openai, "anthropic": read_anthropic, "gemini": read_gemini}
+WIRES: dict[str, Wire] = {
+    "openai": OpenAiWire("vendor"),
+    "anthropic": AnthropicWire("vendor"),
+    "gemini": GeminiWire("vendor"),
+    "responses": OpenAiResponsesWire("vendor", Dialect(store=True)),  # most of the recordings were of stored responses
+}
+READINGS = {"openai": read_openai, "anthropic": read_anthropic, "gemini": read_gemini, "responses": read_responses}
+FINISH_MARKERS = {
+    "openai": b'"finish_reason":"',
+    "anthropic": b"message_stop",
+    "gemini": b'"finishReason":"',
+    "responses": b'"type":"response.completed"',
+}
 
 
 def each(some: list[Recording]) -> pytest.MarkDecorator:
@@ -94,6 +117,11 @@ def test_an_answer_has_the_recorded_usage(recording: Recording) -> None:
         assert usage.input_tokens == recorded["promptTokenCount"]
         assert usage.reasoning_tokens == recorded.get("thoughtsTokenCount", 0)
         assert usage.input_tokens + usage.output_tokens == recorded["totalTokenCount"]
+        return
+    if recording.protocol == "responses":
+        assert (usage.input_tokens, usage.output_tokens) == (recorded["input_tokens"], recorded["output_tokens"])
+        assert usage.cache_read_tokens == recorded["input_tokens_details"]["cached_tokens"]
+        assert usage.reasoning_tokens == recorded["output_tokens_details"]["reasoning_tokens"]
         return
     cached = (recorded.get("cache_read_input_tokens") or 0) + (recorded.get("cache_creation_input_tokens") or 0)
     assert usage.input_tokens == recorded["input_tokens"] + cached
@@ -148,6 +176,20 @@ def test_a_stream_that_begins_again_in_the_middle_is_not_told_twice(recording: R
         decode_stream(wire_of(recording), [recording.body])
 
 
+@pytest.mark.feature("P7")
+@each(FAILED)
+def test_a_stream_that_says_that_it_failed_is_a_failure(recording: Recording) -> None:
+    with pytest.raises(RefusedInStream, match="exceeded your current quota"):
+        decode_stream(wire_of(recording), [recording.body])
+
+
+@pytest.mark.feature("P7")
+@each(BROKEN)
+def test_a_recording_that_is_not_json_is_refused(recording: Recording) -> None:
+    with pytest.raises(ProviderResponseInvalid, match="not its protocol"):
+        decode_stream(wire_of(recording), [recording.body])
+
+
 @pytest.mark.feature("P2")
 @each(ANSWERS)
 def test_an_answer_can_be_sent_back_to_its_provider(recording: Recording) -> None:
@@ -160,13 +202,14 @@ def test_an_answer_can_be_sent_back_to_its_provider(recording: Recording) -> Non
     if not images:
         encoded = wire_of(recording).encode(ModelCall(ChatRequest(history), answer.model or "m"), stream=True)
         document = json.loads(encoded.body)
-        assert document.get("messages") or document.get("contents")
+        assert document.get("messages") or document.get("contents") or document.get("input")
         assert encoded.warnings == ()
 
 
 @each([r for r in EVERYTHING if r.status != 200])
 def test_a_recorded_refusal_has_its_type(recording: Recording) -> None:
     fault = fault_of(refusal_of(recording.status, recording.body), Refused("vendor", "m"))
-    expected = REFUSALS[recording.status]
+    limited = b"insufficient_quota" in recording.body
+    expected = ProviderRateLimited if limited else REFUSALS[recording.status]
     assert type(fault) is (ProviderCredentialsRefused if b"API_KEY_INVALID" in recording.body else expected)
     assert fault.retry_after == (34.4 if b"34.4s" in recording.body else None)

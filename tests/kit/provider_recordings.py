@@ -7,6 +7,7 @@ bounds or speed.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -37,7 +38,7 @@ class Recording:
 
 
 def recordings(protocol: str) -> list[Recording]:
-    """All exchanges of one protocol: `openai`, `anthropic` or `gemini`."""
+    """All exchanges of one protocol: `openai`, `responses`, `anthropic` or `gemini`."""
     if not FOLDER.is_dir():
         return []
     return [recording for recording in _all() if recording.protocol == protocol]
@@ -58,6 +59,9 @@ def _all() -> Iterator[Recording]:
 
 def _streams(body: str) -> list[str]:
     """A body's streams: some recordings hold the answers of several turns one after another."""
+    turns = re.split(r'(?<=\n\n)(?=(?:event: response\.created\n)?data: *{"type":"response\.created")', body)
+    if len(turns) > 1:
+        return turns
     end = '{"type":"message_stop"}'
     pieces = body.split(end)
     return [piece + end for piece in pieces[:-1]] if len(pieces) > 2 else [body]
@@ -71,6 +75,8 @@ def _protocol(uri: str) -> str:
     path = uri.partition("?")[0]
     if path.endswith((":generateContent", ":streamGenerateContent")):
         return "gemini"
+    if path.endswith("/responses"):
+        return "responses"
     return "openai" if path.endswith("/chat/completions") else "anthropic" if path.endswith("/messages") else ""
 
 
@@ -79,7 +85,7 @@ def _is_answer(body: str) -> bool:
     if not body.lstrip().startswith("{"):
         return True
     document = json.loads(body)
-    return any(key in document for key in ("choices", "content", "candidates", "error"))
+    return any(key in document for key in ("choices", "content", "candidates", "output", "error"))
 
 
 @dataclass
@@ -131,6 +137,48 @@ def _openai_text(reading: Reading, content: dict[str, Any]) -> None:
         else:
             reading.reasoning += "".join(thought["text"] for thought in item["thinking"])
     reading.reasoning += content.get("reasoning_content") or content.get("reasoning") or ""
+
+
+def read_responses(recording: Recording) -> Reading:
+    """A Responses answer: of a stream what grew, of a whole one its items."""
+    if not recording.is_stream:
+        return _responses_whole(json.loads(recording.body))
+    reading = Reading()
+    calls: dict[int, list[str]] = {}
+    for event in documents(recording.body):
+        place, item = event.get("output_index", 0), event.get("item") or {}
+        match event["type"]:
+            case "response.output_text.delta":
+                reading.text += event["delta"]
+            case "response.reasoning_summary_text.delta" | "response.reasoning_text.delta":
+                reading.reasoning += event["delta"]
+            case "response.output_item.done" if item["type"] == "function_call":
+                calls[place] = [item["call_id"], item["name"], item["arguments"]]
+            case "response.completed":
+                reading.finish, reading.usage = event["response"]["status"], event["response"]["usage"]
+    reading.calls = [tuple(call) for _, call in sorted(calls.items())]  # type: ignore[misc]
+    return reading
+
+
+def _responses_whole(response: dict[str, Any]) -> Reading:
+    items = response["output"]
+    thoughts = [piece for item in items if item["type"] == "reasoning" for piece in [*item["summary"], *item.get("content", ())]]
+    return Reading(
+        text="".join(content["text"] for item in items if item["type"] == "message" for content in item["content"]),
+        reasoning="".join(piece["text"] for piece in thoughts),
+        calls=[(item["call_id"], item["name"], item["arguments"]) for item in items if item["type"] == "function_call"],
+        finish=response["status"],
+        usage=response["usage"],
+    )
+
+
+def responses_items(recording: Recording) -> list[dict[str, Any]]:
+    """The items of a Responses answer as each was when it was done: the vendor encrypts reasoning anew whenever it tells of it."""
+    if recording.is_stream:
+        told = [event for event in documents(recording.body) if event["type"] == "response.output_item.done"]
+        return [event["item"] for event in sorted(told, key=lambda event: int(event["output_index"]))]
+    items: list[dict[str, Any]] = json.loads(recording.body)["output"]
+    return items
 
 
 def read_anthropic(recording: Recording) -> Reading:

@@ -7,7 +7,7 @@ import importlib.util
 from decimal import Decimal
 from typing import Any
 
-from provider_gateway.domain.catalogue import dollars
+from provider_gateway.domain.catalogue import dollars, vendor_of
 from provider_gateway.domain.models import Price
 
 VENDORS = {"gemini": "google"}
@@ -25,9 +25,10 @@ def known_price(adapter: str, model: str) -> Price | None:
 def _listed(adapter: str, model: str) -> Price | None:
     from genai_prices import Usage, calc_price
 
+    vendor = vendor_of(adapter)
     thousand = 1_000  # little enough to stay below the tiers for long prompts
     try:
-        found = calc_price(Usage(input_tokens=thousand, output_tokens=thousand), model_ref=model, provider_id=VENDORS.get(adapter, adapter))
+        found = calc_price(Usage(input_tokens=thousand, output_tokens=thousand), model_ref=model, provider_id=VENDORS.get(vendor, vendor))
     except LookupError:
         return None
     prices = found.model_price

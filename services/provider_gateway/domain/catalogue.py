@@ -93,6 +93,13 @@ BUILT_IN: Mapping[str, Mapping[str, ModelTraits]] = {
     "scripted": {"": _SCRIPTED, "echo": _SCRIPTED},
 }
 
+_VENDORS: Mapping[str, str] = {"openai-responses": "openai"}  # of adapters that are not called like the vendor
+
+
+def vendor_of(adapter: str) -> str:
+    """Whose models an adapter's own service has."""
+    return _VENDORS.get(adapter, adapter)
+
 
 @dataclass(frozen=True, slots=True)
 class Catalogue:
@@ -112,12 +119,12 @@ class Catalogue:
 
     def names(self, provider: str, adapter: str) -> list[str]:
         """The models worth listing for a provider, sorted."""
-        built_in = BUILT_IN.get(adapter, {}) if provider in self.own_service else {}
+        built_in = BUILT_IN.get(vendor_of(adapter), {}) if provider in self.own_service else {}
         return sorted({*self.configured.get(provider, {}), *(name for name in built_in if name)})
 
     def _built_in(self, provider: str, adapter: str, model: str) -> ModelTraits:
         if provider not in self.own_service:
             return ModelTraits()
-        table = BUILT_IN.get(adapter, {})
+        table = BUILT_IN.get(vendor_of(adapter), {})
         matches = [name for name in table if model.startswith(name)]
         return table[max(matches, key=len)] if matches else ModelTraits()

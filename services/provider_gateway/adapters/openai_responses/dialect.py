@@ -1,0 +1,20 @@
+"""How a server of the Responses protocol is asked: what it keeps, how much it shows of its thoughts, and what it can be asked for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, slots=True)
+class Dialect:
+    """What is asked of a server beside the request itself.
+
+    With `store` the provider keeps answers and knows its reasoning again by id; without it reasoning comes encrypted and goes back with
+    the conversation. `plain` are the models that do not reason, as they said themselves. `summary` is how reasoning is to be summed up,
+    empty for the provider's default; `counts` whether the server counts tokens.
+    """
+
+    store: bool = False
+    summary: str = ""
+    counts: bool = False
+    plain: frozenset[str] = field(default_factory=frozenset)

@@ -1,0 +1,685 @@
+"""OpenAI Responses: what is written, what is read, what is refused, and that nothing is lost in between."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from behest.chat.v1 import chat_pb2
+from chassis.faults import (
+    Fault,
+    FieldNotExpressible,
+    ProviderPermissionDenied,
+    ProviderRateLimited,
+    ProviderRequestRefused,
+    ProviderResponseInvalid,
+    ProviderTimeout,
+    ProviderUnavailable,
+    StreamIncomplete,
+)
+from kit.provider_decoding import check_order, cut, decode_stream, result_of, said
+from kit.responses_wires import (
+    CITED,
+    COMPLETED,
+    CREATED,
+    OUTPUT,
+    PREAMBLE,
+    RESPONSES_STREAM,
+    RESPONSES_WHOLE,
+    SILENT_THOUGHT,
+    THOUGHT,
+    WEATHER,
+    WEATHER_ARGUMENTS,
+    added,
+    arguments,
+    done,
+    event,
+    message,
+    output_text,
+    response,
+    responses_body,
+    responses_sse,
+    summary,
+    text,
+    told,
+)
+from provider_gateway.adapters.http.refusals import Refusal, Refused, fault_of
+from provider_gateway.adapters.openai_responses import Dialect, OpenAiResponsesWire
+from provider_gateway.adapters.wire import RefusedInStream
+from provider_gateway.api.convert import message_from, message_to
+from provider_gateway.domain.answers import ChatResult, FinishReason, Usage
+from provider_gateway.domain.chat import (
+    Blob,
+    ChatRequest,
+    Citation,
+    DocumentPart,
+    FormatKind,
+    ImagePart,
+    JsonPart,
+    Message,
+    Notes,
+    OpaquePart,
+    OpaqueState,
+    ReasoningEffort,
+    ReasoningPart,
+    RefusalPart,
+    ResponseFormat,
+    Role,
+    Sampling,
+    TextPart,
+    ToolCall,
+    ToolChoice,
+    ToolChoiceMode,
+    ToolDefinition,
+)
+from provider_gateway.operations.ports import ModelCall
+
+WIRE = OpenAiResponsesWire("acme")
+ORIGIN = "openai-responses/acme"
+USER = Message(Role.USER, (TextPart("hi"),))
+HI = {"type": "message", "role": "user", "content": "hi"}
+TOOL = ToolDefinition("weather", "Tells it", b'{"type":"object"}', strict=True)
+
+
+def body_of(request: ChatRequest, stream: bool = False, wire: OpenAiResponsesWire = WIRE) -> dict[str, Any]:
+    return json.loads(wire.encode(ModelCall(request, "m-1"), stream=stream).body)
+
+
+def items_of(*messages: Message, wire: OpenAiResponsesWire = WIRE) -> list[dict[str, Any]]:
+    return body_of(ChatRequest(messages), wire=wire)["input"]
+
+
+def warned(*messages: Message, wire: OpenAiResponsesWire = WIRE) -> list[str]:
+    return [warning.field for warning in wire.encode(ModelCall(ChatRequest(messages), "m-1"), stream=False).warnings]
+
+
+def whole(*items: dict[str, Any], **fields: Any) -> ChatResult:
+    return WIRE.decode(responses_body(response(**{"output": list(items), **fields})))
+
+
+def streamed(*events: dict[str, Any]) -> ChatResult:
+    decoded = decode_stream(WIRE, [responses_sse(list(events))])
+    check_order(decoded)
+    return result_of(decoded)
+
+
+def by_way_of_the_contract(given: Message) -> Message:
+    return message_from(chat_pb2.Message.FromString(message_to(given).SerializeToString()))
+
+
+@pytest.mark.feature("P1")
+def test_every_field_that_is_set_is_written() -> None:
+    request = ChatRequest(
+        (USER,),
+        tools=(TOOL, ToolDefinition("plain")),
+        tool_choice=ToolChoice(ToolChoiceMode.NAMED, "weather"),
+        response_format=ResponseFormat(FormatKind.JSON_SCHEMA, "", b'{"type":"object"}', strict=True),
+        sampling=Sampling(0.5, 0.9, 100, (), ReasoningEffort.LOW),
+        metadata={"user_id": "u1"},
+        parallel_tool_calls=False,
+    )
+    assert body_of(request, stream=True) == {
+        "model": "m-1",
+        "input": [HI],
+        "tools": [
+            {"type": "function", "name": "weather", "description": "Tells it", "parameters": {"type": "object"}, "strict": True},
+            {"type": "function", "name": "plain", "parameters": {"type": "object", "properties": {}}, "strict": False},
+        ],
+        "tool_choice": {"type": "function", "name": "weather"},
+        "parallel_tool_calls": False,
+        "text": {"format": {"type": "json_schema", "name": "answer", "schema": {"type": "object"}, "strict": True}},
+        "temperature": 0.5,
+        "top_p": 0.9,
+        "max_output_tokens": 100,
+        "reasoning": {"effort": "low"},
+        "user": "u1",
+        "store": False,
+        "include": ["reasoning.encrypted_content"],
+        "stream": True,
+    }
+
+
+@pytest.mark.feature("P1")
+def test_what_is_not_set_is_not_written() -> None:
+    assert body_of(ChatRequest((USER,))) == {"model": "m-1", "input": [HI], "store": False, "include": ["reasoning.encrypted_content"]}
+
+
+@pytest.mark.feature("P1")
+@pytest.mark.parametrize(("mode", "word"), [("AUTO", "auto"), ("NONE", "none"), ("REQUIRED", "required")])
+def test_tool_choices_have_their_words(mode: str, word: str) -> None:
+    assert body_of(ChatRequest((USER,), tools=(TOOL,), tool_choice=ToolChoice(ToolChoiceMode[mode])))["tool_choice"] == word
+
+
+@pytest.mark.feature("P1")
+def test_a_json_object_is_asked_for_without_a_schema() -> None:
+    request = ChatRequest((USER,), response_format=ResponseFormat(FormatKind.JSON_OBJECT))
+    assert body_of(request)["text"] == {"format": {"type": "json_object"}}
+
+
+@pytest.mark.feature("P1")
+def test_a_summary_of_reasoning_is_asked_for_together_with_an_effort() -> None:
+    wire = OpenAiResponsesWire("acme", Dialect(summary="auto"))
+    asked = ChatRequest((USER,), sampling=Sampling(reasoning_effort=ReasoningEffort.HIGH))
+    assert body_of(asked, wire=wire)["reasoning"] == {"effort": "high", "summary": "auto"}
+    assert "reasoning" not in body_of(ChatRequest((USER,)), wire=wire)
+    off = ChatRequest((USER,), sampling=Sampling(reasoning_effort=ReasoningEffort.NONE))
+    assert body_of(off, wire=wire)["reasoning"] == {"effort": "none"}
+
+
+@pytest.mark.feature("P1")
+def test_stop_texts_are_refused_and_a_seed_is_left_out_with_a_warning() -> None:
+    with pytest.raises(FieldNotExpressible) as caught:
+        body_of(ChatRequest((USER,), sampling=Sampling(stop=("END",))))
+    assert caught.value.metadata["field"] == "sampling.stop"
+    encoded = WIRE.encode(ModelCall(ChatRequest((USER,), sampling=Sampling(seed=7)), "m-1"), stream=False)
+    assert [warning.field for warning in encoded.warnings] == ["sampling.seed"]
+    assert "seed" not in json.loads(encoded.body)
+
+
+@pytest.mark.feature("P1")
+def test_metadata_that_stays_here_is_said_to_stay_here() -> None:
+    encoded = WIRE.encode(ModelCall(ChatRequest((USER,), metadata={"run": "r1"}), "m-1"), stream=False)
+    assert [warning.field for warning in encoded.warnings] == ["metadata"]
+    assert b"r1" not in encoded.body
+
+
+@pytest.mark.feature("P2")
+def test_every_kind_of_part_is_written() -> None:
+    parts = (
+        TextPart("look"),
+        JsonPart(b'{"a":1}'),
+        ImagePart(Blob(url="https://x/y.png")),
+        ImagePart(Blob(data=b"\x00", media_type="image/png")),
+        DocumentPart(Blob(data=b"%PDF", media_type="application/pdf", name="a.pdf")),
+        DocumentPart(Blob(url="https://x/y.pdf")),
+    )
+    assert items_of(Message(Role.USER, parts))[0]["content"] == [
+        {"type": "input_text", "text": "look"},
+        {"type": "input_text", "text": '{"a":1}'},
+        {"type": "input_image", "detail": "auto", "image_url": "https://x/y.png"},
+        {"type": "input_image", "detail": "auto", "image_url": "data:image/png;base64,AA=="},
+        {"type": "input_file", "filename": "a.pdf", "file_data": "data:application/pdf;base64,JVBERg=="},
+        {"type": "input_file", "file_url": "https://x/y.pdf"},
+    ]
+
+
+@pytest.mark.feature("P1")
+def test_names_that_cannot_go_along_are_said_to_stay() -> None:
+    parts = (ImagePart(Blob(url="https://x", name="a")), DocumentPart(Blob(url="https://x", name="b")))
+    assert warned(Message(Role.USER, parts)) == ["messages[0].parts[0].image.name", "messages[0].parts[1].document.name"]
+
+
+@pytest.mark.feature("P2")
+def test_a_turn_that_another_provider_had_is_written_in_items() -> None:
+    turn = (
+        Message(Role.SYSTEM, (TextPart("be brief"), JsonPart(b"{}"))),
+        USER,
+        Message(Role.ASSISTANT, (TextPart("one "), TextPart("moment")), (ToolCall("call_1", "weather", b'{"city": "Paris"'),)),
+        Message(Role.TOOL, (JsonPart(b'{"error":"x"}'),), tool_call_id="call_1", tool_name="weather", is_error=True),
+        Message(Role.SYSTEM, (TextPart("hurry"),)),
+        Message(Role.ASSISTANT, (RefusalPart("no"),)),
+    )
+    assert items_of(*turn) == [
+        {"type": "message", "role": "system", "content": "be brief\n{}"},
+        HI,
+        {"type": "message", "role": "assistant", "content": "one moment"},
+        {"type": "function_call", "call_id": "call_1", "name": "weather", "arguments": '{"city": "Paris"'},
+        {"type": "function_call_output", "call_id": "call_1", "output": 'Error: {"error":"x"}'},
+        {"type": "message", "role": "system", "content": "hurry"},
+        {"type": "message", "role": "assistant", "content": "no"},
+    ]
+
+
+@pytest.mark.feature("P2")
+def test_a_tool_may_answer_with_pictures_and_documents() -> None:
+    image = ImagePart(Blob(data=b"\x00", media_type="image/png"))
+    answer = Message(Role.TOOL, (TextPart("seen"), image), tool_call_id="c")
+    picture = {"type": "input_image", "detail": "auto", "image_url": "data:image/png;base64,AA=="}
+    assert items_of(answer)[0]["output"] == [{"type": "input_text", "text": "seen"}, picture]
+    failed = Message(Role.TOOL, (image,), tool_call_id="c", is_error=True)
+    assert items_of(failed)[0]["output"] == [{"type": "input_text", "text": "Error:"}, picture]
+    assert items_of(Message(Role.TOOL, (), tool_call_id="c"))[0]["output"] == ""
+
+
+@pytest.mark.feature("P2")
+def test_ids_that_are_too_long_are_shortened_alike_in_call_and_answer() -> None:
+    ids = [f"{'x' * 70}{number}" for number in (1, 2)]
+    calls = tuple(ToolCall(id_, "t", b"{}") for id_ in ids)
+    answers = [Message(Role.TOOL, (TextPart("x"),), tool_call_id=id_) for id_ in ids]
+    sent = [item["call_id"] for item in items_of(Message(Role.ASSISTANT, (), calls), *answers)]
+    assert sent[:2] == sent[2:]
+    assert len(set(sent)) == 2
+    assert {len(id_) for id_ in sent} == {64}
+
+
+@pytest.mark.feature("P2")
+@pytest.mark.parametrize(
+    "part",
+    [
+        ReasoningPart("hm", OpaqueState("anthropic", "signature", b"S")),
+        ReasoningPart("hm", OpaqueState("openai-responses/other", "reasoning", b"{}")),
+        ReasoningPart("hm", OpaqueState(ORIGIN, "reasoning", b"garbage")),
+        ReasoningPart("hm"),
+        OpaquePart(OpaqueState("anthropic", "server_tool_use", b"{}")),
+        OpaquePart(OpaqueState("openai-responses/other", "web_search_call", b"{}")),
+    ],
+)
+def test_state_of_another_provider_stays_here_and_is_said_to(part: ReasoningPart | OpaquePart) -> None:
+    answer = Message(Role.ASSISTANT, (part, TextPart("x")))
+    assert items_of(USER, answer)[1:] == [{"type": "message", "role": "assistant", "content": "x"}]
+    assert warned(USER, answer) == ["messages[1].parts[0]"]
+
+
+@pytest.mark.feature("P2")
+def test_the_items_of_one_provider_are_plain_text_and_calls_to_another() -> None:
+    answer = WIRE.decode(responses_body(RESPONSES_WHOLE)).message
+    other = OpenAiResponsesWire("other")
+    assert items_of(answer, wire=other) == [
+        {"type": "message", "role": "assistant", "content": "Grüß Gott 🌍"},
+        {"type": "function_call", "call_id": "call_a", "name": "weather", "arguments": WEATHER_ARGUMENTS},
+        {"type": "function_call", "call_id": "call_b", "name": "time", "arguments": "{}"},
+    ]
+    assert warned(answer, wire=other) == [f"messages[0].parts[{place}]" for place in (0, 1, 3, 4)]
+
+
+@pytest.mark.feature("P1")
+@pytest.mark.parametrize(
+    ("sent", "path"),
+    [
+        (Message(Role.SYSTEM, (TextPart("a"), ImagePart(Blob(url="https://x")))), "messages[0].parts[1]"),
+        (Message(Role.ASSISTANT, (ImagePart(Blob(url="https://x")),)), "messages[0].parts[0]"),
+        (Message(Role.USER, (ReasoningPart("x"),)), "messages[0].parts[0]"),
+        (Message(Role.TOOL, (RefusalPart("x"),), tool_call_id="c"), "messages[0].parts[0]"),
+        (Message(Role.ASSISTANT, (OpaquePart(OpaqueState(ORIGIN, "program", b"{")),)), "messages[0].parts[0].opaque.data"),
+    ],
+)
+def test_what_the_protocol_has_no_words_for_is_refused_by_path(sent: Message, path: str) -> None:
+    with pytest.raises(FieldNotExpressible) as caught:
+        items_of(sent)
+    assert caught.value.metadata["field"] == path
+
+
+@pytest.mark.feature("P2")
+@pytest.mark.parametrize("is_stream", [True, False], ids=["streamed", "whole"])
+def test_an_answer_goes_back_as_the_items_that_came_in_their_order(is_stream: bool) -> None:
+    answer = streamed(*RESPONSES_STREAM) if is_stream else WIRE.decode(responses_body(RESPONSES_WHOLE))
+    kept = by_way_of_the_contract(answer.message)
+    assert items_of(USER, kept) == [HI, *OUTPUT]
+    assert warned(USER, kept) == []
+
+
+@pytest.mark.feature("P2")
+def test_the_answer_of_a_call_that_a_program_made_goes_back_to_the_program() -> None:
+    answer = WIRE.decode(responses_body(RESPONSES_WHOLE)).message
+    results = [Message(Role.TOOL, (TextPart("x"),), tool_call_id=call.id) for call in answer.tool_calls]
+    assert items_of(answer, *results)[-2:] == [
+        {"type": "function_call_output", "call_id": "call_a", "output": "x"},
+        {"type": "function_call_output", "call_id": "call_b", "output": "x", "caller": {"type": "program", "caller_id": "call_p"}},
+    ]
+
+
+texts = st.text('aß🌍"\n\\ ', max_size=6)
+CONTENTS = st.one_of(
+    texts.map(output_text),
+    texts.map(lambda said: {"type": "refusal", "refusal": said or "no"}),
+    texts.map(lambda said: {"type": "output_sound", "anything": said}),
+)
+SUMMARIES = st.lists(texts.map(lambda said: {"type": "summary_text", "text": said}), max_size=3)
+CALLS = st.fixed_dictionaries({"name": texts, "arguments": texts.map(lambda said: said or "{}"), "status": st.just("completed")})
+ANYTHING = st.dictionaries(texts, st.integers() | texts | st.none(), max_size=2)
+ITEMS = st.one_of(
+    st.lists(CONTENTS, max_size=3).map(lambda contents: message(*contents)),
+    SUMMARIES.map(lambda pieces: {"type": "reasoning", "summary": pieces, "encrypted_content": "ENC"}),
+    CALLS.map(lambda call: {"type": "function_call", **call}),
+    st.tuples(st.sampled_from(["file_search_call", "mcp_call", "computer_call", "a_new_one"]), ANYTHING).map(
+        lambda drawn: {"type": drawn[0], "anything": drawn[1]}
+    ),
+)
+
+
+def numbered(items: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The same with ids, and with a message at the end, since reasoning leads to something."""
+    with_ids = [{**item, "id": f"item_{place}"} for place, item in enumerate(items)]
+    with_calls = [{**item, "call_id": f"call_{item['id']}"} if item["type"] == "function_call" else item for item in with_ids]
+    return [*with_calls, message(output_text("end"), id="msg_end")]
+
+
+OUTPUTS = st.lists(ITEMS, max_size=7).map(numbered)
+
+
+@pytest.mark.feature("P2")
+@given(OUTPUTS, st.lists(st.integers(0, 4000), max_size=8))
+def test_items_of_any_kind_in_any_order_are_none_lost(items: list[dict[str, Any]], places: list[int]) -> None:
+    answer = whole(*items)
+    assert items_of(by_way_of_the_contract(answer.message)) == items
+    body = responses_sse([CREATED, *(done(place, item) for place, item in enumerate(items)), told("completed", output=items)])
+    events = decode_stream(WIRE, cut(body, places))
+    check_order(events)
+    assert result_of(events) == answer
+
+
+@pytest.mark.feature("P2")
+def test_reasoning_that_the_provider_neither_kept_nor_gave_is_left_out_with_a_warning() -> None:
+    bare = {"id": "rs_3", "type": "reasoning", "summary": []}
+    answer = whole(bare, message(output_text("x"))).message
+    assert [item["type"] for item in items_of(answer)] == ["message"]
+    assert warned(answer) == ["messages[0].parts[0]"]
+    storing = OpenAiResponsesWire("acme", Dialect(store=True))
+    assert items_of(answer, wire=storing)[0] == bare
+    assert "include" not in body_of(ChatRequest((USER,)), wire=storing)
+    spoken = {**bare, "content": [{"type": "reasoning_text", "text": "openly"}]}
+    assert items_of(whole(spoken, message(output_text("x"))).message)[0] == spoken
+
+
+@pytest.mark.feature("P2")
+def test_reasoning_that_led_to_nothing_is_left_out_with_a_warning() -> None:
+    cut_off = whole(message(output_text("x")), SILENT_THOUGHT, status="incomplete").message
+    assert [item["type"] for item in items_of(cut_off)] == ["message"]
+    assert warned(cut_off) == ["messages[0].parts[1]"]
+
+
+@pytest.mark.feature("P3")
+@pytest.mark.feature("P8")
+def test_a_stream_becomes_the_answer() -> None:
+    result = streamed(*RESPONSES_STREAM)
+    assert said(result.message) == ("Grüß Gott 🌍", "**Look**\n\nthen call", "")
+    assert [(call.id, call.name, call.arguments) for call in result.message.tool_calls] == [
+        ("call_a", "weather", WEATHER_ARGUMENTS.encode()),
+        ("call_b", "time", b"{}"),
+    ]
+    assert (result.finish_reason, result.finish_reason_raw) == (FinishReason.TOOL_CALLS, "completed")
+    assert result.usage == Usage(30, 9, 16, 4, 5)
+    assert (result.provider, result.model, result.response_id) == ("acme", "m-1", "resp_1")
+
+
+@pytest.mark.feature("P5")
+def test_a_stream_ends_with_what_a_whole_answer_would_have_been() -> None:
+    assert streamed(*RESPONSES_STREAM) == WIRE.decode(responses_body(RESPONSES_WHOLE))
+
+
+@pytest.mark.feature("P2")
+def test_annotations_are_citations_of_their_text() -> None:
+    part = next(part for part in streamed(*RESPONSES_STREAM).message.parts if isinstance(part, TextPart))
+    assert part.citations == (Citation("https://x/y", "Y", "", 0, 4), Citation("", "a.pdf"))
+    odd = {
+        **output_text("x"),
+        "annotations": [{"type": "file_path", "file_id": "f"}, "odd", {**CITED, "start_index": -1, "end_index": "e"}],
+    }
+    assert whole(message(odd)).message.parts[0].citations == (Citation("https://x/y", "Y"),)
+
+
+@pytest.mark.feature("P6")
+@pytest.mark.parametrize("ending", [b"\n", b"\r\n", b"\r"], ids=["lf", "crlf", "cr"])
+def test_every_way_to_cut_a_stream_in_two_decodes_alike(ending: bytes) -> None:
+    body = responses_sse(RESPONSES_STREAM).replace(b"\n", ending)
+    answer = result_of(decode_stream(WIRE, [body]))
+    for place in range(1, len(body)):
+        assert result_of(decode_stream(WIRE, cut(body, [place]))) == answer
+
+
+@pytest.mark.feature("P6")
+@given(places=st.lists(st.integers(0, 9000), max_size=20))
+def test_any_pieces_obey_the_order_and_mean_the_same(places: list[int]) -> None:
+    body = responses_sse(RESPONSES_STREAM)
+    events = decode_stream(WIRE, cut(body, places))
+    check_order(events)
+    assert result_of(events) == result_of(decode_stream(WIRE, [body]))
+
+
+@pytest.mark.feature("P3")
+@pytest.mark.parametrize("answer", [[], [done(0, THOUGHT), done(1, message(output_text("hi"), id="m")), done(2, WEATHER, arguments="{}")]])
+def test_a_server_may_tell_of_items_only_when_they_are_done_or_when_all_is(answer: list[dict[str, Any]]) -> None:
+    items = [THOUGHT, message(output_text("hi"), id="m"), {**WEATHER, "arguments": "{}"}]
+    result = streamed(*answer, told("completed", output=items))
+    assert items_of(result.message) == items
+    assert said(result.message)[0] == "hi"
+
+
+@pytest.mark.feature("P3")
+def test_a_server_that_says_of_no_item_that_it_is_done_is_understood_at_the_end() -> None:
+    items = [message(output_text("hi")), {**WEATHER, "arguments": '{"a":1}'}]
+    result = streamed(
+        CREATED, text("h"), text("i"), added(1, WEATHER, arguments=""), arguments('{"a":1}', 1), told("completed", output=items)
+    )
+    assert items_of(result.message) == items
+
+
+@pytest.mark.feature("P3")
+def test_calls_that_grow_at_the_same_time_are_told_apart() -> None:
+    second = {**WEATHER, "id": "fc_9", "call_id": "call_z"}
+    result = streamed(
+        CREATED,
+        added(0, WEATHER, arguments=""),
+        added(1, second, arguments=""),
+        arguments('{"a":', 0),
+        arguments('{"z":', 1),
+        arguments("1}", 0),
+        arguments("2}", 1),
+        done(1, second, arguments='{"z":2}'),
+        done(0, WEATHER, arguments='{"a":1}'),
+        told("completed"),
+    )
+    assert [(call.id, call.arguments) for call in result.message.tool_calls] == [("call_a", b'{"a":1}'), ("call_z", b'{"z":2}')]
+
+
+@pytest.mark.feature("P3")
+def test_a_server_that_counts_every_item_as_the_first_is_understood() -> None:
+    second = {**WEATHER, "id": "fc_9", "call_id": "call_z"}
+    result = streamed(
+        CREATED,
+        added(0, PREAMBLE, content=[]),
+        text("x"),
+        done(0, message(output_text("x"))),
+        *(step for call in (WEATHER, second) for step in (added(0, call, arguments=""), arguments("{}", 0), done(0, call, arguments="{}"))),
+        told("completed"),
+    )
+    assert result.message.text() == "x"
+    assert [call.id for call in result.message.tool_calls] == ["call_a", "call_z"]
+
+
+@pytest.mark.feature("P3")
+def test_texts_that_grow_by_turns_are_all_kept() -> None:
+    result = streamed(CREATED, text("a", 0), text("b", 1), text("c", 0), done(0, message(output_text("ac"), id="x")), told("completed"))
+    assert result.message.text() == "abc"
+
+
+@pytest.mark.feature("P4")
+@pytest.mark.parametrize(
+    ("status", "details", "reason", "word"),
+    [
+        ("completed", None, FinishReason.STOP, "completed"),
+        ("incomplete", {"reason": "max_output_tokens"}, FinishReason.LENGTH, "max_output_tokens"),
+        ("incomplete", {"reason": "content_filter"}, FinishReason.CONTENT_FILTER, "content_filter"),
+        ("incomplete", {"reason": "something new"}, FinishReason.UNKNOWN, "something new"),
+        ("incomplete", None, FinishReason.UNKNOWN, "incomplete"),
+        ("cancelled", None, FinishReason.ERROR, "cancelled"),
+    ],
+)
+def test_finish_reasons_are_mapped_and_their_words_kept(status: str, details: Any, reason: FinishReason, word: str) -> None:
+    items = [message(output_text("x"))]
+    at_once = whole(*items, status=status, incomplete_details=details)
+    assert (at_once.finish_reason, at_once.finish_reason_raw) == (reason, word)
+    assert streamed(CREATED, text("x"), told(status, status, output=items, incomplete_details=details)) == at_once
+    assert streamed(CREATED, text("x"), told("completed", status, output=items, incomplete_details=details)) == at_once
+
+
+@pytest.mark.feature("P4")
+def test_a_refusal_is_one_streamed_or_whole() -> None:
+    item = message({"type": "refusal", "refusal": "I will not"})
+    grown = [event("refusal.delta", 0, content_index=0, delta=piece) for piece in ("I will", " not")]
+    result = streamed(CREATED, *grown, done(0, item), told("completed"))
+    assert (result.finish_reason, said(result.message)) == (FinishReason.REFUSAL, ("", "", "I will not"))
+    assert result.message == whole(item).message
+    assert items_of(result.message) == [item]
+
+
+@pytest.mark.feature("P3")
+def test_reasoning_is_told_in_the_summary_or_in_its_own_words() -> None:
+    item = {"id": "rs", "type": "reasoning", "summary": [], "content": [{"type": "reasoning_text", "text": "first then"}]}
+    grown = [event("reasoning_text.delta", 0, content_index=0, delta=piece) for piece in ("first", " then")]
+    result = streamed(CREATED, added(0, item, content=[]), *grown, done(0, item), told("completed"))
+    assert said(result.message)[1] == "first then"
+    assert result.message == whole(item).message
+
+
+@pytest.mark.feature("P7")
+def test_a_stream_is_whole_only_with_the_end_of_the_response() -> None:
+    for events in (RESPONSES_STREAM[:-1], [CREATED], []):
+        for tail in (b"", b"data: [DONE]\n\n"):
+            with pytest.raises(StreamIncomplete, match="before the end of the response"):
+                decode_stream(WIRE, [responses_sse(events) + tail])
+    assert result_of(decode_stream(WIRE, [responses_sse(RESPONSES_STREAM) + b"data: [DONE]\n\n"])).finish_reason_raw == "completed"
+
+
+@pytest.mark.feature("P12")
+def test_a_stream_that_begins_again_in_the_middle_is_not_told_twice() -> None:
+    again = {"type": "response.created", "response": response("in_progress", id="resp_2")}
+    with pytest.raises(StreamIncomplete, match="began another"):
+        decode_stream(WIRE, [responses_sse([CREATED, text("x"), again, text("x"), COMPLETED])])
+
+
+FAILURES = [
+    {"type": "error", "code": "server_error", "message": "boom", "param": None, "sequence_number": 3},
+    {"type": "error", "error": {"type": "insufficient_quota", "code": "insufficient_quota", "message": "boom"}},
+    told("failed", "failed", error={"code": "server_error", "message": "boom"}),
+    {"error": {"message": "boom", "type": "server_error"}, "type": ""},
+]
+
+
+@pytest.mark.feature("P7")
+@pytest.mark.parametrize("failure", FAILURES)
+def test_an_error_within_a_stream_is_one(failure: dict[str, Any]) -> None:
+    with pytest.raises(RefusedInStream, match="boom"):
+        decode_stream(WIRE, [responses_sse([CREATED, text("x"), failure])])
+
+
+@pytest.mark.feature("P7")
+def test_a_whole_answer_that_failed_is_an_error() -> None:
+    for document in (response("failed", error={"code": "server_error", "message": "boom"}), {"error": {"message": "boom"}}):
+        with pytest.raises(RefusedInStream, match="boom"):
+            WIRE.decode(responses_body(document))
+    with pytest.raises(RefusedInStream, match="without a reason"):
+        whole(status="failed")
+    with pytest.raises(ProviderResponseInvalid, match="without an answer"):
+        whole(status="in_progress")
+
+
+@pytest.mark.feature("P7")
+@pytest.mark.parametrize(
+    ("code", "fault"),
+    [
+        ("server_error", ProviderUnavailable),
+        ("rate_limit_exceeded", ProviderRateLimited),
+        ("insufficient_quota", ProviderRateLimited),
+        ("vector_store_timeout", ProviderTimeout),
+        ("invalid_prompt", ProviderRequestRefused),
+        ("image_file_not_found", ProviderRequestRefused),
+        ("unsupported_image_media_type", ProviderRequestRefused),
+        ("bio_policy", ProviderRequestRefused),
+        ("data_residency_mismatch", ProviderPermissionDenied),
+        ("something new", ProviderUnavailable),
+    ],
+)
+def test_a_failed_response_is_the_fault_that_its_code_means(code: str, fault: type[Fault]) -> None:
+    assert type(fault_of(Refusal(code=code, message="boom"), Refused("acme", "m"))) is fault
+
+
+@pytest.mark.feature("P7")
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"{}",
+        b"[]",
+        b"nonsense",
+        b'{"type":5}',
+        b'{"type":"response.completed"}',
+        b'{"type":"response.output_text.delta","delta":5}',
+        b'{"type":"response.output_text.delta","delta":"\xff"}',
+        b'{"type":"response.output_item.done"}',
+        b'{"type":"response.output_item.done","item":[]}',
+        b'{"type":"response.output_item.done","item":{"type":"function_call"}}',
+        b'{"type":"response.output_item.done","item":{"type":"message","content":[5]}}',
+    ],
+)
+def test_garbage_is_refused_and_shown(data: bytes) -> None:
+    with pytest.raises(ProviderResponseInvalid, match="not its protocol"):
+        decode_stream(WIRE, [b"data: " + data + b"\n\n"])
+
+
+@pytest.mark.feature("P7")
+@pytest.mark.parametrize("data", [b"{}", b"[]", b"nonsense", b'{"output":5}', b'{"output":[5]}', b'{"output":[{"type":"function_call"}]}'])
+def test_a_whole_answer_that_is_garbage_is_refused_and_shown(data: bytes) -> None:
+    with pytest.raises(ProviderResponseInvalid, match="not its protocol"):
+        WIRE.decode(data)
+
+
+@pytest.mark.feature("P7")
+def test_events_that_do_not_exist_yet_say_nothing() -> None:
+    news = [{"type": "response.new", "delta": {"a": 1}, "output_index": None}, {"type": "keepalive", "item": 5}]
+    assert streamed(*RESPONSES_STREAM[:3], *news, *RESPONSES_STREAM[3:]) == streamed(*RESPONSES_STREAM)
+
+
+@pytest.mark.feature("P7")
+def test_blocks_of_the_providers_own_tools_count_towards_the_bound_on_memory() -> None:
+    picture = {"type": "image_generation_call", "id": "ig", "result": "A" * (9 * 1024 * 1024)}
+    with pytest.raises(ProviderResponseInvalid, match="answer of more than"):
+        whole(picture, picture, picture, picture)
+
+
+def refusal(message: str, model: str = "m-1") -> ProviderRequestRefused:
+    return ProviderRequestRefused(f"acme refused {model} with HTTP 400: {message}", metadata={"model": model})
+
+
+@pytest.mark.feature("P2")
+@pytest.mark.parametrize(
+    "words",
+    [
+        "Encrypted content is not supported with this model.",
+        "Reasoning input items can only be provided to a reasoning or computer use model.",
+    ],
+)
+def test_a_model_that_says_that_it_does_not_reason_is_spared_reasoning_and_no_other(words: str) -> None:
+    relaxed = WIRE.relaxed(refusal(words))
+    assert relaxed is not None
+    assert relaxed.relaxed(refusal(words)) == relaxed, "a call under way at the same time is repeated as well"
+    answer = WIRE.decode(responses_body(RESPONSES_WHOLE)).message
+    assert "include" not in body_of(ChatRequest((USER,)), wire=relaxed)
+    assert "reasoning" not in {item["type"] for item in items_of(answer, wire=relaxed)}
+    other = json.loads(relaxed.encode(ModelCall(ChatRequest((USER, answer)), "m-2"), stream=False).body)
+    assert other["include"] == ["reasoning.encrypted_content"]
+    assert other["input"][1:] == OUTPUT
+
+
+@pytest.mark.feature("P2")
+@pytest.mark.parametrize("words", ["The encrypted content gAAA could not be verified.", "Unsupported parameter: 'temperature'"])
+def test_another_refusal_changes_nothing(words: str) -> None:
+    assert WIRE.relaxed(refusal(words)) is None
+    assert WIRE.relaxed(ProviderUnavailable("Encrypted content is not supported", metadata={"model": "m-1"})) is None
+
+
+@pytest.mark.feature("P10")
+def test_input_is_counted_by_the_provider_that_can() -> None:
+    counting = OpenAiResponsesWire("acme", Dialect(counts=True))
+    request = ChatRequest((USER,), tools=(TOOL,), sampling=Sampling(0.5, None, 10))
+    encoded = counting.encode_count(ModelCall(request, "m-1"))
+    assert encoded is not None
+    assert encoded.path == "/responses/input_tokens"
+    assert set(json.loads(encoded.body)) == {"model", "input", "tools"}
+    assert counting.decode_count(b'{"object":"response.input_tokens","input_tokens":11}') == 11
+    with pytest.raises(ProviderResponseInvalid):
+        counting.decode_count(b"{}")
+    assert WIRE.encode_count(ModelCall(request, "m-1")) is None
+
+
+def test_a_text_keeps_its_item_apart_from_notes_of_others() -> None:
+    mine = Notes(provider_state=(OpaqueState("x", "message", b'{"id":"1"}'), OpaqueState(ORIGIN, "message", b"garbage")))
+    assert items_of(Message(Role.ASSISTANT, (TextPart("a", mine),))) == [{"type": "message", "role": "assistant", "content": "a"}]
+
+
+def test_summaries_are_paragraphs_of_their_own() -> None:
+    events = [CREATED, summary("a", 0), summary("b", 0), summary("c", 1), done(0, THOUGHT), told("completed")]
+    assert said(streamed(*events).message)[1] == "ab\n\nc"
