@@ -156,7 +156,8 @@ class _Builder:
                 return self._http_provider(name, OpenAiWire(name, dialect), own, "OPENAI_API_KEY" if at_home else "")
             case OpenAiResponsesSettings():
                 at_home = own.base_url == OPENAI
-                asked = ResponsesDialect(own.store, own.reasoning_summary or "", counts=at_home)
+                strict = OPENAI_STRICT if at_home else ANY_SERVER
+                asked = ResponsesDialect(own.store, own.reasoning_summary or "", counts=at_home, strict=strict)
                 return self._http_provider(name, OpenAiResponsesWire(name, asked), own, "OPENAI_API_KEY" if at_home else "")
             case AnthropicSettings():
                 return self._http_provider(name, AnthropicWire(name), own, "ANTHROPIC_API_KEY" if own.base_url == ANTHROPIC else "")

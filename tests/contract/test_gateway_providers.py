@@ -10,20 +10,22 @@ from contextlib import AbstractAsyncContextManager, aclosing
 
 import pytest
 
-from chassis.faults import FieldNotExpressible
+from chassis.faults import Fault, FieldNotExpressible, ProviderResponseInvalid, ProviderUnavailable, StreamIncomplete
 from chassis.world import SystemClock
 from kit.gemini_wires import GEMINI_STREAM, GEMINI_WHOLE, gemini_sse
 from kit.provider_decoding import check_order, cut, result_of
-from kit.provider_upstream import Upstream, open_upstream, silence, stream, whole
+from kit.provider_upstream import Upstream, in_two, open_upstream, silence, stream, whole
 from kit.provider_wires import ANTHROPIC_STREAM, ANTHROPIC_WHOLE, OPENAI_CALLS, anthropic_sse, openai_sse
+from kit.responses_wires import RESPONSES_STREAM, RESPONSES_WHOLE, responses_body, responses_sse
 from provider_gateway.adapters.anthropic import AnthropicWire
 from provider_gateway.adapters.gemini import GeminiWire
 from provider_gateway.adapters.http.aiohttp_client import AiohttpClient, HttpOptions
 from provider_gateway.adapters.http.provider import Endpoint, HttpProvider
 from provider_gateway.adapters.openai import OpenAiWire
+from provider_gateway.adapters.openai_responses import OpenAiResponsesWire
 from provider_gateway.adapters.scripted import ScriptedProvider, script_of
 from provider_gateway.adapters.wire import Wire
-from provider_gateway.domain.answers import ChatEvent, FinishReason, is_output
+from provider_gateway.domain.answers import ChatEvent, Finished, FinishReason, is_output
 from provider_gateway.domain.chat import ChatRequest, Message, ReasoningPart, Role, TextPart
 from provider_gateway.operations.ports import ModelCall, Provider
 
@@ -83,12 +85,25 @@ async def open_gemini(what: str) -> AsyncIterator[Provider]:
 
 
 @contextlib.asynccontextmanager
+async def open_responses(what: str) -> AsyncIterator[Provider]:
+    body = responses_sse(RESPONSES_STREAM)
+    answered = whole(responses_body(RESPONSES_WHOLE))
+    replies = {"whole": answered, "stream": stream(*cut(body, range(0, len(body), 97))), "hang": silence(body[:3500])}
+    async with open_upstream(replies[what]) as upstream, _http(OpenAiResponsesWire("p"), upstream) as provider:
+        yield provider
+
+
+@contextlib.asynccontextmanager
 async def open_scripted(what: str) -> AsyncIterator[Provider]:
     turn = {**TURN, "fault": {"kind": "stall", "after_pieces": 1}} if what == "hang" else TURN
     yield ScriptedProvider("p", script_of({"turns": [turn]}, "script"), SystemClock())
 
 
-@pytest.fixture(params=[open_openai, open_anthropic, open_gemini, open_scripted], ids=["openai", "anthropic", "gemini", "scripted"])
+HTTP = {"openai": open_openai, "anthropic": open_anthropic, "responses": open_responses, "gemini": open_gemini}
+EVERY = {**HTTP, "scripted": open_scripted}
+
+
+@pytest.fixture(params=EVERY.values(), ids=EVERY.keys())
 def open_provider(request: pytest.FixtureRequest) -> Open:
     return request.param  # type: ignore[no-any-return]
 
@@ -153,7 +168,7 @@ async def test_it_says_who_it_is_and_that_it_can_be_called(open_provider: Open) 
 
 
 @pytest.mark.feature("P1")
-@pytest.mark.parametrize("open_http", [open_openai, open_anthropic, open_gemini], ids=["openai", "anthropic", "gemini"])
+@pytest.mark.parametrize("open_http", HTTP.values(), ids=HTTP.keys())
 async def test_what_it_cannot_express_is_refused_before_anything_is_sent(open_http: Open) -> None:
     odd = ModelCall(ChatRequest((Message(Role.USER, (ReasoningPart("x"),)),)), "m")
     async with open_http("whole") as provider:
@@ -165,7 +180,12 @@ async def test_what_it_cannot_express_is_refused_before_anything_is_sent(open_ht
 
 @pytest.mark.parametrize(
     ("wire", "key_header"),
-    [(OpenAiWire("p"), "authorization"), (AnthropicWire("p"), "x-api-key"), (GeminiWire("p"), "x-goog-api-key")],
+    [
+        (OpenAiWire("p"), "authorization"),
+        (AnthropicWire("p"), "x-api-key"),
+        (OpenAiResponsesWire("p"), "authorization"),
+        (GeminiWire("p"), "x-goog-api-key"),
+    ],
 )
 async def test_the_key_goes_where_the_protocol_wants_it_and_the_stream_is_asked_for(wire: Wire, key_header: str) -> None:
     client = AiohttpClient(HttpOptions())
@@ -178,3 +198,41 @@ async def test_the_key_goes_where_the_protocol_wants_it_and_the_stream_is_asked_
         assert received.headers["x-own"] == "1"
         assert json.loads(received.body).get("stream") is True or received.path.endswith("?alt=sse")
     await client.close()
+
+
+STREAMS: dict[str, tuple[Wire, bytes]] = {
+    "openai": (OpenAiWire("p"), openai_sse(OPENAI_CALLS, done=False)),
+    "anthropic": (AnthropicWire("p"), anthropic_sse(ANTHROPIC_STREAM)),
+    "responses": (OpenAiResponsesWire("p"), responses_sse(RESPONSES_STREAM)),
+}
+ERROR = b'data: {"type":"error","error":{"type":"server_error","message":"boom"}}\n\n'
+FAULTS: dict[str, tuple[bytes, bool, type[Fault]]] = {
+    "ends": (b"", True, StreamIncomplete),
+    "breaks": (b"", False, StreamIncomplete),
+    "ends within an event": (b'data: {"type":"resp', True, StreamIncomplete),
+    "error in a 200": (ERROR, True, ProviderUnavailable),
+    "garbage": (b"data: garbage\n\n", True, ProviderResponseInvalid),
+    "oversize": (b"data: " + b"x" * 5000, True, ProviderResponseInvalid),
+}
+
+
+@pytest.mark.feature("P7")
+@pytest.mark.parametrize(("tail", "end", "fault"), FAULTS.values(), ids=FAULTS.keys())
+@pytest.mark.parametrize(("wire", "body"), STREAMS.values(), ids=STREAMS.keys())
+async def test_a_stream_that_goes_wrong_fails_by_type_and_after_what_came(
+    wire: Wire, body: bytes, tail: bytes, end: bool, fault: type[Fault]
+) -> None:
+    events = body.split(b"\n\n")
+    begun = b"\n\n".join(events[: len(events) // 2]) + b"\n\n"
+    client, seen = AiohttpClient(HttpOptions()), asyncio.Event()
+    came: list[ChatEvent] = []
+    async with open_upstream(in_two(begun, seen, tail, end)) as upstream:
+        provider = HttpProvider("p", wire, Endpoint(upstream.url, event_bytes=4000), client, SystemClock())
+        with pytest.raises(Fault) as caught:
+            async for batch in provider.stream(CALL):
+                came += batch
+                seen.set()
+    await client.close()
+    assert type(caught.value) is fault
+    assert any(map(is_output, came))
+    assert not any(isinstance(event, Finished) for event in came)

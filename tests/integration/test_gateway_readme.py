@@ -84,3 +84,14 @@ async def test_the_client_embeds_and_counts(capsys: pytest.CaptureFixture[str]) 
         program["Behest"] = lambda: Behest(dial=lambda service: open_channel(server.address, "grpc"))
         await program["main"]()
     assert re.search(r"(?m)^0\.[1-9]\d alike; 12 tokens, estimated$", capsys.readouterr().out)
+
+
+async def test_the_providers_of_responses_are_what_is_shown(tmp_path: Path) -> None:
+    config = tmp_path / "behest.yaml"
+    config.write_text(
+        next(block for block in re.findall(r"```yaml\n(.*?)```", README.read_text(), re.DOTALL) if "openai-responses" in block)
+    )
+    settings = load("provider_gateway", ProviderGatewaySettings, config, {})
+    async with open_gateway(settings) as stub:
+        listed = (await stub.ListProviders(pb.ListProvidersRequest(), timeout=10)).providers
+    assert {p.name for p in listed if p.adapter == "openai-responses"} == {"openai", "azure", "xai"}

@@ -76,13 +76,16 @@ from provider_gateway.domain.chat import (
     ToolChoiceMode,
     ToolDefinition,
 )
-from provider_gateway.operations.ports import ModelCall
+from provider_gateway.domain.embeddings import EmbedRequest
+from provider_gateway.domain.schemas import ANY_SERVER
+from provider_gateway.operations.ports import EmbedCall, ModelCall
 
 WIRE = OpenAiResponsesWire("acme")
 ORIGIN = "openai-responses/acme"
 USER = Message(Role.USER, (TextPart("hi"),))
 HI = {"type": "message", "role": "user", "content": "hi"}
-TOOL = ToolDefinition("weather", "Tells it", b'{"type":"object"}', strict=True)
+CLOSED = {"type": "object", "properties": {}, "additionalProperties": False}
+TOOL = ToolDefinition("weather", "Tells it", json.dumps(CLOSED).encode(), strict=True)
 
 
 def body_of(request: ChatRequest, stream: bool = False, wire: OpenAiResponsesWire = WIRE) -> dict[str, Any]:
@@ -117,7 +120,7 @@ def test_every_field_that_is_set_is_written() -> None:
         (USER,),
         tools=(TOOL, ToolDefinition("plain")),
         tool_choice=ToolChoice(ToolChoiceMode.NAMED, "weather"),
-        response_format=ResponseFormat(FormatKind.JSON_SCHEMA, "", b'{"type":"object"}', strict=True),
+        response_format=ResponseFormat(FormatKind.JSON_SCHEMA, "", json.dumps(CLOSED).encode(), strict=True),
         sampling=Sampling(0.5, 0.9, 100, (), ReasoningEffort.LOW),
         metadata={"user_id": "u1"},
         parallel_tool_calls=False,
@@ -126,12 +129,12 @@ def test_every_field_that_is_set_is_written() -> None:
         "model": "m-1",
         "input": [HI],
         "tools": [
-            {"type": "function", "name": "weather", "description": "Tells it", "parameters": {"type": "object"}, "strict": True},
             {"type": "function", "name": "plain", "parameters": {"type": "object", "properties": {}}, "strict": False},
+            {"type": "function", "name": "weather", "description": "Tells it", "parameters": CLOSED, "strict": True},
         ],
         "tool_choice": {"type": "function", "name": "weather"},
         "parallel_tool_calls": False,
-        "text": {"format": {"type": "json_schema", "name": "answer", "schema": {"type": "object"}, "strict": True}},
+        "text": {"format": {"type": "json_schema", "name": "answer", "schema": CLOSED, "strict": True}},
         "temperature": 0.5,
         "top_p": 0.9,
         "max_output_tokens": 100,
@@ -178,6 +181,21 @@ def test_stop_texts_are_refused_and_a_seed_is_left_out_with_a_warning() -> None:
     encoded = WIRE.encode(ModelCall(ChatRequest((USER,), sampling=Sampling(seed=7)), "m-1"), stream=False)
     assert [warning.field for warning in encoded.warnings] == ["sampling.seed"]
     assert "seed" not in json.loads(encoded.body)
+
+
+@pytest.mark.feature("P23")
+def test_a_schema_that_cannot_be_held_to_is_refused_by_its_path_unless_the_server_takes_any() -> None:
+    open_tool = ToolDefinition("t", "", b'{"type":"object"}', strict=True)
+    answer = ResponseFormat(FormatKind.JSON_SCHEMA, "", b'{"type":"object"}', strict=True)
+    refused = {
+        "tools[0].parameters": ChatRequest((USER,), tools=(open_tool,)),
+        "response_format.schema": ChatRequest((USER,), response_format=answer),
+    }
+    for path, request in refused.items():
+        with pytest.raises(FieldNotExpressible) as caught:
+            body_of(request)
+        assert caught.value.metadata["field"].startswith(path)
+        body_of(request, wire=OpenAiResponsesWire("acme", Dialect(strict=ANY_SERVER)))
 
 
 @pytest.mark.feature("P1")
@@ -661,7 +679,7 @@ def test_another_refusal_changes_nothing(words: str) -> None:
     assert WIRE.relaxed(ProviderUnavailable("Encrypted content is not supported", metadata={"model": "m-1"})) is None
 
 
-@pytest.mark.feature("P10")
+@pytest.mark.feature("P20")
 def test_input_is_counted_by_the_provider_that_can() -> None:
     counting = OpenAiResponsesWire("acme", Dialect(counts=True))
     request = ChatRequest((USER,), tools=(TOOL,), sampling=Sampling(0.5, None, 10))
@@ -673,6 +691,15 @@ def test_input_is_counted_by_the_provider_that_can() -> None:
     with pytest.raises(ProviderResponseInvalid):
         counting.decode_count(b"{}")
     assert WIRE.encode_count(ModelCall(request, "m-1")) is None
+
+
+@pytest.mark.feature("P19")
+def test_vectors_come_from_the_vendors_endpoint_for_them() -> None:
+    call = EmbedCall(EmbedRequest(("a", "b")), "m")
+    assert WIRE.encode_embed(call).path == "/embeddings"
+    assert WIRE.embed_limit >= 2
+    vectors = {"data": [{"embedding": [1.0], "index": 1}, {"embedding": [2.0], "index": 0}], "model": "m"}
+    assert WIRE.decode_embed(json.dumps(vectors).encode(), call).vectors == ((2.0,), (1.0,))
 
 
 def test_a_text_keeps_its_item_apart_from_notes_of_others() -> None:

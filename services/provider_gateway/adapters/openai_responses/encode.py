@@ -23,7 +23,7 @@ from provider_gateway.adapters.openai_responses.state import (
     loaded,
     own_state,
 )
-from provider_gateway.adapters.wire import data_url, json_bytes, not_expressible, raw
+from provider_gateway.adapters.wire import adapted_schema, data_url, in_order, json_bytes, not_expressible, raw
 from provider_gateway.domain.answers import RequestWarning
 from provider_gateway.domain.chat import (
     Blob,
@@ -47,6 +47,7 @@ from provider_gateway.domain.chat import (
     ToolChoiceMode,
     ToolDefinition,
 )
+from provider_gateway.domain.schemas import OPENAI, Subset
 
 Items = list[Any]
 
@@ -83,13 +84,33 @@ class ResponsesEncoder:
     def _prompt(self, request: ChatRequest) -> Item:
         body: Item = {"model": self.model, "input": self._input(request.messages)}
         if request.tools:
-            body["tools"] = [_tool(tool) for tool in request.tools]
+            body["tools"] = [self._tool(place, tool) for place, tool in in_order(request.tools)]
             body |= _choice(request.tool_choice)
             if request.parallel_tool_calls is not None:
                 body["parallel_tool_calls"] = request.parallel_tool_calls
-        body |= _format(request.response_format)
+        body |= self._format(request.response_format)
         body |= self._reasoning_wish(request.sampling.reasoning_effort)
         return body
+
+    def _tool(self, place: int, tool: ToolDefinition) -> Item:
+        subset = self.dialect.strict if tool.strict else OPENAI
+        schema = self._schema(tool.parameters or _EMPTY_SCHEMA, subset, f"tools[{place}].parameters")
+        item: Item = {"type": "function", "name": tool.name, "parameters": schema, "strict": tool.strict}  # unsaid it would be strict
+        return item | ({"description": tool.description} if tool.description else {})
+
+    def _format(self, answer: ResponseFormat) -> Item:
+        match answer.kind:
+            case FormatKind.JSON_OBJECT:
+                return {"text": {"format": {"type": "json_object"}}}
+            case FormatKind.JSON_SCHEMA:
+                strict = answer.strict
+                schema = self._schema(answer.schema, self.dialect.strict, "response_format.schema") if strict else raw(answer.schema)
+                written: Item = {"type": "json_schema", "name": answer.name or "answer", "schema": schema, "strict": strict}
+                return {"text": {"format": written}}
+        return {}
+
+    def _schema(self, schema: bytes, subset: Subset, path: str) -> Any:
+        return raw(adapted_schema(schema, subset, path, self.origin, self.warnings))
 
     def _reasoning_wish(self, effort: ReasoningEffort) -> Item:
         wish: Item = {}
@@ -290,23 +311,8 @@ def _add_content(items: Items, own: Item, content: Item) -> None:
         items.append({**own, "content": [content]})
 
 
-def _tool(tool: ToolDefinition) -> Item:
-    item: Item = {"type": "function", "name": tool.name, "parameters": raw(tool.parameters or _EMPTY_SCHEMA), "strict": tool.strict}
-    return item | ({"description": tool.description} if tool.description else {})
-
-
 def _choice(choice: ToolChoice) -> Item:
     if choice.mode is ToolChoiceMode.NAMED:
         return {"tool_choice": {"type": "function", "name": choice.name}}
     word = _CHOICES.get(choice.mode)
     return {"tool_choice": word} if word else {}
-
-
-def _format(answer: ResponseFormat) -> Item:
-    match answer.kind:
-        case FormatKind.JSON_OBJECT:
-            return {"text": {"format": {"type": "json_object"}}}
-        case FormatKind.JSON_SCHEMA:
-            schema: Item = {"type": "json_schema", "name": answer.name or "answer", "schema": raw(answer.schema), "strict": answer.strict}
-            return {"text": {"format": schema}}
-    return {}

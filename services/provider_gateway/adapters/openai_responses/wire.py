@@ -9,16 +9,20 @@ from dataclasses import dataclass, field, replace
 import msgspec
 
 from chassis.faults import Fault, ProviderRequestRefused
+from provider_gateway.adapters.openai import Dialect as VectorDialect
+from provider_gateway.adapters.openai.embed import decoded_vectors, encoded_inputs
 from provider_gateway.adapters.openai_responses.decode import ResponseStream, response_result
 from provider_gateway.adapters.openai_responses.dialect import Dialect
 from provider_gateway.adapters.openai_responses.encode import ResponsesEncoder
 from provider_gateway.adapters.openai_responses.shapes import COUNTS
 from provider_gateway.adapters.wire import Encoded, Wordless, malformed
 from provider_gateway.domain.answers import ChatResult
-from provider_gateway.operations.ports import ModelCall
+from provider_gateway.domain.embeddings import EmbedResult
+from provider_gateway.operations.ports import EmbedCall, ModelCall
 
 PATH = "/responses"
 COUNT_PATH = "/responses/input_tokens"
+_VECTORS = VectorDialect()
 _NO_REASONING = re.compile(r"(?i)encrypted content is not supported|reasoning\.encrypted_content|reasoning input items can only")
 
 
@@ -55,6 +59,19 @@ class OpenAiResponsesWire(Wordless):
     def decoder(self) -> ResponseStream:
         """A decoder for one streamed answer."""
         return ResponseStream(self.origin, self.provider)
+
+    @property
+    def embed_limit(self) -> int:
+        """Inputs that one call may have. Servers of this protocol have the vendor's one endpoint for vectors, beside it."""
+        return _VECTORS.embed_inputs
+
+    def encode_embed(self, call: EmbedCall) -> Encoded:
+        """The request for vectors."""
+        return encoded_inputs(self.provider, _VECTORS, call)
+
+    def decode_embed(self, body: bytes, call: EmbedCall) -> EmbedResult:
+        """The vectors."""
+        return decoded_vectors(self.provider, body)
 
     def encode_count(self, call: ModelCall) -> Encoded | None:
         """The request that counts; None where the server is not known to count."""
