@@ -516,6 +516,30 @@ class TopicMissing(ServiceFault):
     kind = Kind.FAILED_PRECONDITION
 
 
+class ApprovalNotFound(CallerFault):
+    """No such approval."""
+
+    kind = Kind.NOT_FOUND
+
+
+class ApprovalDecided(StateFault):
+    """The approval was decided before, or this person has decided about it already."""
+
+    kind = Kind.FAILED_PRECONDITION
+
+
+class ApprovalExpired(StateFault):
+    """Nobody decided in time; the call counts as denied."""
+
+    kind = Kind.FAILED_PRECONDITION
+
+
+class ApprovalMismatch(StateFault):
+    """The decision is about other arguments than those of the call."""
+
+    kind = Kind.FAILED_PRECONDITION
+
+
 class CommandExpired(StateFault):
     """A command from Kafka is too old to tell whether it was carried out before."""
 

@@ -25,6 +25,7 @@ from orchestrator.api.agent_service import AgentServicer
 from orchestrator.api.commands import CommandOrders
 from orchestrator.api.run_service import RunServicer
 from orchestrator.operations.agents import Agents
+from orchestrator.operations.approvals import ApprovalDesk
 from orchestrator.operations.commands import CommandDesk
 from orchestrator.operations.driver import Driver
 from orchestrator.operations.ports import Patience, Ports
@@ -61,8 +62,9 @@ async def open_app(
     ports = _ports(neighbours, world, patience)
     driver = Driver(ports, world, patience, settings.max_runs)
     follows = RpcFollows(neighbours.session_store, world.clock, patience)
-    desk = RunDesk(RpcRuns(neighbours.session_store), driver, ports, world)
-    methods = _methods(RunServicer(desk, RpcRuns(neighbours.session_store), follows, agents, world.ids), AgentServicer(agents))
+    runs = RpcRuns(neighbours.session_store)
+    desk, approvals = RunDesk(runs, driver, ports, world), ApprovalDesk(runs, follows, world.clock)
+    methods = _methods(RunServicer(desk, approvals, runs, follows, agents, world.ids), AgentServicer(agents))
     async with _commands(settings.commands, kafka, methods, world) as leave_commands, asyncio.TaskGroup() as tasks:
         driving = tasks.create_task(driver.run_until_left())
 

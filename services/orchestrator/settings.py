@@ -44,6 +44,17 @@ class SamplingSettings(_Section):
     seed: int | None = Field(None, description="a seed for providers that take one")
 
 
+class PermissionSettings(_Section):
+    """A rule for calls of tools."""
+
+    tool: Annotated[str, Field(min_length=1)] = Field(description="the tool's name; a trailing * matches a prefix")
+    action: Literal["allow", "deny", "ask"] = Field(description="run it, refuse it, or wait for people to approve it")
+    approvals_needed: Annotated[int, Field(ge=1, le=100)] | None = Field(
+        None, description="ask: how many different people must approve; default 1"
+    )
+    expires_ms: Positive | None = Field(None, description="ask: milliseconds until an undecided call counts as denied; default 86400000")
+
+
 class AgentSettings(_Section):
     """One agent."""
 
@@ -59,6 +70,11 @@ class AgentSettings(_Section):
     history: HistorySettings = Field(default_factory=HistorySettings, description="how much history it sees")
     output_schema: dict[str, Any] | None = Field(None, description="JSON Schema of its answers")
     loop_exempt_tools: list[str] = Field(default_factory=list, description="tools that may repeat, such as polling tools")
+    permissions: list[PermissionSettings] = Field(
+        default_factory=list,
+        max_length=1000,
+        description="rules for calls of its tools; the last that matches counts",
+    )
     hidden: bool = Field(False, description="left out of lists")
 
 

@@ -31,8 +31,15 @@ from orchestrator.domain.values import (
     ToolCall,
     Usage,
 )
-
-NANOSECONDS = 1_000_000_000
+from orchestrator.wire_approvals import (
+    permission_from_proto,
+    requested_from_proto,
+    requested_to_proto,
+    resolved_from_proto,
+    resolved_to_proto,
+    seconds_of,
+    set_time,
+)
 
 
 def sha256(data: bytes) -> str:
@@ -96,6 +103,7 @@ def agent_from_proto(agent: agent_pb2.Agent) -> Agent:
         limits=limits_from_proto(agent.limits),
         history=HistoryLimits(agent.history.max_messages or history.max_messages, agent.history.max_tokens or history.max_tokens),
         loop_exempt_tools=frozenset(agent.loop_exempt_tools),
+        permissions=tuple(map(permission_from_proto, agent.permissions)),
         body=agent,
     )
 
@@ -149,7 +157,7 @@ def event_to_proto(recorded: Recorded) -> event_pb2.Event:
     """An event on the wire, without its envelope's run, session and tenant, which the store knows."""
     name, convert = _OUT[type(recorded.event)]
     event = event_pb2.Event(sequence=recorded.sequence)
-    event.time.seconds, event.time.nanos = divmod(int(recorded.time * 1_000_000) * 1000, NANOSECONDS)
+    set_time(event.time, recorded.time)
     body = convert(recorded.event)
     getattr(event, name).CopyFrom(body)
     if isinstance(recorded.event, e.RunCreated):
@@ -164,7 +172,7 @@ def event_from_proto(event: event_pb2.Event) -> Recorded:
     domain = convert(getattr(event, kind)) if convert and kind else e.Unrecognised(event)
     if isinstance(domain, e.RunCreated) and event.traceparent:
         domain = replace(domain, traceparent=event.traceparent)
-    return Recorded(event.sequence, event.time.seconds + event.time.nanos / NANOSECONDS, domain)
+    return Recorded(event.sequence, seconds_of(event.time), domain)
 
 
 def _created_out(event: e.RunCreated) -> event_pb2.RunCreated:
@@ -321,6 +329,8 @@ _OUT: dict[type[Any], tuple[str, Callable[[Any], Any]]] = {
     ),
     e.InputReceived: ("input_received", _input_out),
     e.CancelRequested: ("cancel_requested", lambda v: _P.CancelRequested(reason=v.reason)),
+    e.ApprovalRequested: ("approval_requested", requested_to_proto),
+    e.ApprovalResolved: ("approval_resolved", resolved_to_proto),
     e.RunCompleted: ("run_completed", _completed_out),
     e.RunFailed: (
         "run_failed",
@@ -350,6 +360,8 @@ _IN: dict[str, Callable[[Any], e.Event]] = {
     "doom_loop_detected": lambda p: e.DoomLoopDetected(p.turn, p.pattern, tuple(p.tools), p.warned, MessageId(p.message_id)),
     "input_received": _input_in,
     "cancel_requested": lambda p: e.CancelRequested(p.reason),
+    "approval_requested": requested_from_proto,
+    "approval_resolved": resolved_from_proto,
     "run_completed": _completed_in,
     "run_failed": lambda p: e.RunFailed(failure_from_proto(p.fault), usage_from_proto(p.usage), p.turns),
     "run_cancelled": lambda p: e.RunCancelled(p.reason, usage_from_proto(p.usage), p.turns),

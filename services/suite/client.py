@@ -35,7 +35,7 @@ from behest.tool.v1 import tool_pb2 as tool_pb
 from behest.tool.v1 import tool_service_pb2 as tools
 from behest.tool.v1.tool_service_pb2_grpc import ToolServiceStub
 from chassis.rpc import Call, call_scope, open_channel
-from chassis.rpc.call import DEFAULT_TENANT
+from chassis.rpc.call import DEFAULT_TENANT, PRINCIPAL_KEY
 from chassis.world import World
 from suite.addresses import DEFAULT_PORT_BASE, HOST, Service, beside, configured_target
 from suite.following import Backoff, Batches, Following
@@ -45,7 +45,16 @@ from suite.handle import RunHandle
 IDEMPOTENT = frozenset(
     f"/behest.{service}/{method}"
     for service, methods in {
-        "run.v1.RunService": ("CreateRun", "GetRun", "ListRuns", "CancelRun", "SendInput", "PreviewContext"),
+        "run.v1.RunService": (
+            "CreateRun",
+            "GetRun",
+            "ListRuns",
+            "CancelRun",
+            "SendInput",
+            "ListApprovals",
+            "ResolveApproval",
+            "PreviewContext",
+        ),
         "agent.v1.AgentService": ("ListAgents", "GetAgent"),
         "provider.v1.ProviderService": ("ListModels", "ListProviders", "CountTokens"),
         "tool.v1.ToolService": ("ListTools", "DeleteExecutions"),
@@ -169,6 +178,40 @@ class Behest:
         part, request_id = chat_pb.Part(text=text), self._world.ids.new()
         request = runs.SendInputRequest(run_id=run_id, input=[part], interrupt=interrupt, request_id=request_id)
         return (await self._ask(stub.SendInput, request)).sequence
+
+    async def approvals(
+        self, *, run_id: str = "", session_id: str = "", everything: bool = False, limit: int = 1000
+    ) -> list[run_pb.Approval]:
+        """Tool calls that wait for approval, of the newest runs first, at most limit; with everything also those that waited."""
+        stub = RunServiceStub(await self._channel(Service.ORCHESTRATOR))
+        request = runs.ListApprovalsRequest(run_id=run_id, session_id=session_id, all=everything)
+        return await self._pages(stub.ListApprovals, request, lambda page: page.approvals, limit)
+
+    async def approve(self, approval: run_pb.Approval, *, principal: str, reason: str = "") -> run_pb.Approval:
+        """Lets a call run, exactly as it stands in approval, once as many people as are needed have approved; principal is who approves.
+
+        Raises ApprovalDecided, ApprovalExpired, ApprovalMismatch, RunEnded.
+        """
+        return await self._resolve(approval, event_pb.APPROVAL_DECISION_APPROVE, principal, reason)
+
+    async def deny(self, approval: run_pb.Approval, *, principal: str, reason: str = "") -> run_pb.Approval:
+        """Keeps a call from running; the model reads who denied it and the reason. Raises as approve does."""
+        return await self._resolve(approval, event_pb.APPROVAL_DECISION_DENY, principal, reason)
+
+    async def _resolve(
+        self, approval: run_pb.Approval, decision: event_pb.ApprovalDecision.ValueType, principal: str, reason: str
+    ) -> run_pb.Approval:
+        stub = RunServiceStub(await self._channel(Service.ORCHESTRATOR))
+        request = runs.ResolveApprovalRequest(
+            approval_id=approval.id,
+            arguments_digest=approval.arguments_digest,
+            decision=decision,
+            reason=reason,
+            request_id=self._world.ids.new(),
+        )
+        with call_scope(self._call):
+            response = await stub.ResolveApproval(request, timeout=self._timeout, metadata=((PRINCIPAL_KEY, principal),))
+        return response.approval
 
     async def get_run(self, run_id: str) -> run_pb.Run:
         """A run as it is now."""

@@ -138,6 +138,15 @@ def _result(result: tool_pb.ToolResult) -> str:
     return f"{result.tool} {status}, {result.duration_ms:.1f} ms{remembered}"
 
 
+def _decision(resolved: event_pb.ApprovalResolved) -> str:
+    if resolved.decision == event_pb.APPROVAL_DECISION_EXPIRE:
+        return f"{resolved.approval_id} expired: nobody decided in time"
+    word = "approved" if resolved.decision == event_pb.APPROVAL_DECISION_APPROVE else "denied"
+    reason = f": {resolved.reason}" if resolved.reason else ""
+    more = f"; {resolved.outstanding} more must approve" if resolved.outstanding else ""
+    return f"{resolved.approval_id} {word} by {resolved.principal}{reason}{more}"
+
+
 _DESCRIBE: dict[str, Callable[[Any], str]] = {
     "run_created": lambda e: f"{e.agent.name}: {text_of(e.input)}",
     "run_started": lambda e: f"driver {e.driver_id}, epoch {e.epoch}",
@@ -156,6 +165,8 @@ _DESCRIBE: dict[str, Callable[[Any], str]] = {
     "doom_loop_detected": lambda e: f"{e.pattern} of {', '.join(e.tools)}{'; warned' if e.warned else ''}",
     "input_received": lambda e: text_of(e.input),
     "cancel_requested": lambda e: e.reason,
+    "approval_requested": lambda e: f"{e.tool} {e.approval_id}, until {e.expires_at.ToJsonString()}",
+    "approval_resolved": _decision,
     "run_completed": lambda e: f"{finish_word(e.finish_reason)} after {e.turns} turn{'s' if e.turns != 1 else ''}",
     "run_failed": lambda e: f"{e.fault.reason}: {e.fault.message}",
     "run_cancelled": lambda e: e.reason,

@@ -17,6 +17,7 @@ from behest.agent.v1 import agent_pb2  # noqa: E402
 from chassis.faults import ProviderRequestRefused, StreamIncomplete  # noqa: E402
 from kit.loop import Bench, CountedTools  # noqa: E402
 from orchestrator.domain import events as e  # noqa: E402
+from orchestrator.domain.approvals import Decision  # noqa: E402
 from orchestrator.domain.run import Run, fold  # noqa: E402
 from orchestrator.wire import event_to_proto  # noqa: E402
 
@@ -25,6 +26,24 @@ TOOLS = ([("work", {"n": 1}), ("look", {"n": 2})], [("work", {"n": 3})], "done")
 
 def _agent(**limits: int) -> agent_pb2.Agent:
     return agent_pb2.Agent(name="a", model="fake/m", tools=["*"], limits=agent_pb2.Limits(**limits))
+
+
+def _asking() -> agent_pb2.Agent:
+    agent = _agent()
+    agent.permissions.add(tool="*", action=agent_pb2.PERMISSION_ACTION_ASK, approvals_needed=2)
+    return agent
+
+
+def _decided(approval: str, decision: Decision, who: str, why: str = "", outstanding: int = 0) -> e.ApprovalResolved:
+    return e.ApprovalResolved(f"run/{approval}", decision, who, why, outstanding)
+
+
+APPROVE, DENY = Decision.APPROVE, Decision.DENY
+DECISIONS = (
+    (_decided("1/call_1", DENY, "ann", "not that one"), _decided("1/call_0", APPROVE, "ann", outstanding=1)),
+    (_decided("1/call_0", APPROVE, "bob", "fine"),),
+    (_decided("2/call_0", Decision.EXPIRE, ""),),
+)
 
 
 def _benches() -> dict[str, Bench]:
@@ -39,6 +58,7 @@ def _benches() -> dict[str, Bench]:
         "doom_loop": Bench([[("work", {})]] * 20, agent=_agent(max_iterations=50), tools=CountedTools(results=lambda n, a: "same")),
         "iterations": Bench(TOOLS, agent=_agent(max_iterations=1)),
         "cancelled": cancelled,
+        "approvals": Bench(TOOLS, agent=_asking()),
     }
 
 
@@ -51,6 +71,10 @@ def _cancel_once(bench: Bench, batch: object) -> None:
 
 async def _write(name: str, bench: Bench) -> None:
     await bench.run()
+    for epoch, decisions in enumerate(DECISIONS if name == "approvals" else (), 2):
+        for decision in decisions:
+            bench.journal.command(decision)
+        await bench.run(epoch)
     events = [json_format.MessageToDict(event_to_proto(recorded)) for recorded in bench.journal.log]
     run = fold(Run("run", "session"), bench.journal.log)
     end = {"phase": run.phase.value, "turn": run.turn, "tool_calls": run.tool_calls, "tokens": run.usage.total_tokens}

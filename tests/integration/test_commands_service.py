@@ -6,9 +6,11 @@ import asyncio
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from behest.event.v1 import event_pb2
 from behest.run.v1 import run_pb2
 from behest.run.v1 import run_service_pb2 as pb
 from chassis.kafka.cloud_events import Header
@@ -17,6 +19,13 @@ from kit.kafka import KafkaCluster
 
 ROOT = Path(__file__).parents[2]
 STALLED = {"turns": [{"text": ["thinking"], "fault": {"kind": "stall", "after_pieces": 1}}]}
+CALLING = {
+    "rules": [{"when": {"role": "tool"}, "turns": [{"text": ["done"]}]}],
+    "turns": [{"calls": [{"name": "time"}]}],
+    "otherwise": "repeat",
+}
+ASK = {"tool": "time", "action": "ask"}
+AWAITING = run_pb2.RUN_STATE_AWAITING_APPROVAL
 CANCELLED, COMPLETED = run_pb2.RUN_STATE_CANCELLED, run_pb2.RUN_STATE_COMPLETED
 
 
@@ -77,7 +86,7 @@ async def test_what_cannot_be_carried_out_is_put_aside_unchanged_with_the_reason
             (b"\xff\xff\xff", headers("start", "1"), "REQUEST_INVALID", "the value is no behest.run.v1.CreateRunRequest"),
             (order, [("x", b"\xff"), *headers("start", "2")[:-1]], "REQUEST_INVALID", "the header ce_type is missing"),
             (order, headers("dance", "3"), "METHOD_NOT_FOUND", "ce_type is one of"),
-            (order, headers("approve", "4"), "METHOD_NOT_FOUND", "not supported by this version"),
+            (order, headers("forbid", "4"), "METHOD_NOT_FOUND", "dev.behest.command.approve.v1"),
             (order, headers("start", "5", "evil"), "REQUEST_INVALID", "tenant 'evil' may not send commands"),
             (start("go", request_id="6b").SerializeToString(), headers("start", "6"), "REQUEST_INVALID", "make them equal"),
             (start("other").SerializeToString(), headers("start", "taken"), "REQUEST_ID_REUSED", "with another payload"),
@@ -154,6 +163,101 @@ async def test_the_example_starts_a_run(kafka: KafkaCluster, tmp_path: Path) -> 
         (run,) = await commanded.runs_when(len)
         assert run.title == "What is 17 * 23?"
         assert f"Sent {run.metadata['command']};" in said.decode()
+
+
+def approving(approval: run_pb2.Approval, **values: Any) -> pb.ResolveApprovalRequest:
+    """A decision about an approval as it stands."""
+    approve = event_pb2.APPROVAL_DECISION_APPROVE
+    return pb.ResolveApprovalRequest(
+        **{"approval_id": approval.id, "arguments_digest": approval.arguments_digest, "decision": approve, **values}
+    )
+
+
+async def asked(commanded: Commanded, key: str) -> run_pb2.Approval:
+    """What a run waits for that a command started."""
+    await commanded.send("start", start(key, metadata={"key": key}), key=key)
+    runs = await commanded.runs_when(lambda runs: any(run.title == key and run.state == AWAITING for run in runs))
+    (run,) = [run for run in runs if run.title == key]
+    async with commanded.suite.client() as client:
+        (approval,) = await client.approvals(run_id=run.id)
+    return approval
+
+
+@pytest.mark.feature("E5")
+@pytest.mark.feature("A3")
+@pytest.mark.feature("R14")
+async def test_a_command_approves_a_waiting_call_once_however_often_it_comes(kafka: KafkaCluster, tmp_path: Path) -> None:
+    async with open_commanded(kafka, tmp_path, script=CALLING, permissions=[ASK]) as commanded:
+        approval = await asked(commanded, "pay")
+        for _ in range(3):
+            await commanded.send("approve", approving(approval, reason="fine"), "yes", key="k", ce_principal="ann@example.com")
+        (run,) = await commanded.runs_when(lambda runs: runs[0].state == COMPLETED)
+        await commanded.send("approve", approving(approval, reason="fine"), "yes", key="k", ce_principal="ann@example.com")
+        await commanded.settled(5)
+        async with commanded.suite.client() as client:
+            events = await client.replay(run.id)
+            (seen,) = await client.approvals(run_id=run.id, everything=True)
+        assert [(vote.principal, vote.reason) for vote in seen.votes] == [("ann@example.com", "fine")]
+        assert sum(event.HasField("approval_resolved") for event in events) == 1
+        assert sum(event.HasField("tool_execution_started") for event in events) == 1
+        assert await kafka.records(commanded.dead) == []
+
+
+@pytest.mark.feature("E5")
+@pytest.mark.feature("A3")
+async def test_decisions_that_cannot_count_are_put_aside_with_the_reason(kafka: KafkaCluster, tmp_path: Path) -> None:
+    async with open_commanded(kafka, tmp_path, partitions=1, script=CALLING, permissions=[ASK]) as commanded:
+        approval = await asked(commanded, "pay")
+        ann = {"ce_principal": "ann"}
+        wrong: list[tuple[pb.ResolveApprovalRequest, dict[str, str], str]] = [
+            (approving(approval), {}, "REQUEST_INVALID"),
+            (approving(approval, decision=event_pb2.APPROVAL_DECISION_EXPIRE), ann, "REQUEST_INVALID"),
+            (approving(approval, approval_id="gone/1/c"), ann, "APPROVAL_NOT_FOUND"),
+            (approving(approval, arguments_digest="00"), ann, "APPROVAL_MISMATCH"),
+        ]
+        for number, (request, more, _) in enumerate(wrong):
+            await commanded.send("approve", request, f"w{number}", key="k", **more)
+        await commanded.send("approve", approving(approval), "elsewhere", key="k", tenant="other", **ann)
+        denial = approving(approval, decision=event_pb2.APPROVAL_DECISION_DENY, reason="no")
+        await commanded.send("approve", denial, "no", key="k", **ann)
+        await commanded.send("approve", approving(approval), "late", key="k", ce_principal="bob")
+        await commanded.send("approve", approving(approval), "no", key="k", **ann)
+        await commanded.runs_when(lambda runs: runs[0].state == COMPLETED)
+        dead = await commanded.dead_letters(len(wrong) + 3)
+        reasons = [*(reason for *_, reason in wrong), "APPROVAL_NOT_FOUND", "APPROVAL_DECIDED", "REQUEST_ID_REUSED"]
+        assert [last(record, "behest-dead-reason") for record in dead] == reasons
+
+
+@pytest.mark.feature("E5")
+@pytest.mark.feature("A3")
+async def test_an_approval_that_comes_too_late_is_put_aside_and_the_call_does_not_run(kafka: KafkaCluster, tmp_path: Path) -> None:
+    async with open_commanded(kafka, tmp_path, script=CALLING, permissions=[{**ASK, "expires_ms": 1}]) as commanded:
+        await commanded.send("start", start("pay"))
+        (run,) = await commanded.runs_when(lambda runs: runs and runs[0].state == COMPLETED)
+        async with commanded.suite.client() as client:
+            (approval,) = await client.approvals(run_id=run.id, everything=True)
+            await commanded.send("approve", approving(approval), ce_principal="ann")
+            (dead,) = await commanded.dead_letters()
+            assert last(dead, "behest-dead-reason") == "APPROVAL_EXPIRED"
+            assert not any(event.HasField("tool_execution_started") for event in await client.replay(run.id))
+
+
+@pytest.mark.feature("E5")
+@pytest.mark.feature("A3")
+async def test_of_commands_to_two_orchestrators_one_decides(kafka: KafkaCluster, tmp_path: Path) -> None:
+    async with (
+        open_commanded(kafka, tmp_path, partitions=4, script=CALLING, permissions=[ASK]) as commanded,
+        commanded.another_orchestrator(),
+    ):
+        await until_members(commanded, 2)
+        approval = await asked(commanded, "pay")
+        for number in range(8):
+            await commanded.send("approve", approving(approval), f"try-{number}", key=str(number), ce_principal=f"p{number}")
+        (run,) = await commanded.runs_when(lambda runs: runs[0].state == COMPLETED)
+        dead = await commanded.dead_letters(7)
+        assert {last(record, "behest-dead-reason") for record in dead} == {"APPROVAL_DECIDED"}
+        async with commanded.suite.client() as client:
+            assert sum(event.HasField("approval_resolved") for event in await client.replay(run.id)) == 1
 
 
 async def send_some(commanded: Commanded, name: str) -> None:

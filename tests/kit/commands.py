@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import uuid
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -121,11 +121,13 @@ async def command_topics(kafka: KafkaCluster, partitions: int) -> tuple[str, str
     return await kafka.create_topic(kafka.topic("commands"), partitions), dead
 
 
-def configuration(kafka: KafkaCluster, group: str, script: dict[str, Any] | None = None, **commands: Any) -> dict[str, Any]:
+def configuration(
+    kafka: KafkaCluster, group: str, script: dict[str, Any] | None = None, permissions: Sequence[dict[str, Any]] = (), **commands: Any
+) -> dict[str, Any]:
     """Settings of a suite with a scripted model that takes commands."""
     topics = {"commands": {"name": kafka.topic("commands")}, "dead_commands": {"name": kafka.topic("commands.dead")}}
     topics["runs"] = {"name": kafka.topic("runs")}
-    worker = {"instructions": "Work.", "tools": ["*"]}
+    worker = {"instructions": "Work.", "tools": ["*"], "permissions": list(permissions)}
     provider = {"adapter": "scripted", **({"script": script} if script else {})}
     return {
         "log": {"level": "warning"},

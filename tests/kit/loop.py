@@ -75,6 +75,7 @@ class MemoryJournal:
     messages: list[Entry] = field(default_factory=list)
     batches: list[int] = field(default_factory=list)
     entries_at: list[int] = field(default_factory=list)
+    rests_until: float | None = None
     before_append: Callable[[Batch], None] = lambda batch: None
 
     async def append(self, lease: Lease, batch: Batch) -> None:
@@ -87,6 +88,7 @@ class MemoryJournal:
         self.messages += batch.entries
         self.batches.append(len(self.log))
         self.entries_at.append(len(self.messages))
+        self.rests_until = batch.rests_until
 
     async def read(self, run_id: RunId, after: int) -> tuple[SessionId, tuple[Recorded, ...]]:
         return SESSION, tuple(self.log[after:])

@@ -18,7 +18,7 @@ from orchestrator.api import convert
 from orchestrator.domain import events as e
 from orchestrator.domain.commands import Steer
 from orchestrator.domain.values import OnBusy, Priority, RunId
-from orchestrator.operations.ports import Opened, Order
+from orchestrator.operations.ports import Opened, Order, Terms
 from orchestrator.operations.runs import RunDesk
 from orchestrator.wire import agent_from_proto
 
@@ -145,7 +145,8 @@ class _Ending:
     async def get(self, run_id: RunId) -> tuple[str, bool]:
         return ("ended" if self.ended else "running"), self.ended
 
-    async def command(self, run_id: RunId, event: e.Command, request_id: str, payload_digest: str) -> tuple[int, str]:
+    async def command(self, run_id: RunId, event: e.Command, terms: Terms) -> tuple[int, str]:
+        request_id = terms.request_id
         if request_id and request_id in self.asked:
             return 7, "ended"
         self.asked.append(request_id)

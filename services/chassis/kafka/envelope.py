@@ -15,13 +15,14 @@ MOST_CHARACTERS = 1024
 
 @dataclass(frozen=True, slots=True)
 class Envelope:
-    """What a record's headers say of it. `tenant` and `traceparent` are empty when they say nothing."""
+    """What a record's headers say of it. `tenant`, `traceparent` and `principal` are empty when they say nothing."""
 
     id: str
     source: str
     type: str
     tenant: str
     traceparent: str
+    principal: str = ""
 
 
 def read_envelope(headers: Iterable[Header]) -> Envelope:
@@ -38,6 +39,7 @@ def read_envelope(headers: Iterable[Header]) -> Envelope:
         type=texts["ce_type"],
         tenant=texts.get("ce_tenant", ""),
         traceparent=texts.get("traceparent", "") or texts.get("ce_traceparent", ""),
+        principal=texts.get("ce_principal", ""),
     )
 
 

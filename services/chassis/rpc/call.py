@@ -12,6 +12,7 @@ DEFAULT_TENANT = "default"
 
 TENANT_KEY = "behest-tenant"
 TRACE_KEY = "traceparent"
+PRINCIPAL_KEY = "behest-principal"
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,9 +38,16 @@ def _agent(name: str, settings: Settings) -> agent_pb2.Agent:
         sampling=_sampling(values.pop("sampling", {})),
         limits=agent_pb2.Limits(**values.pop("limits", {})),
         history=agent_pb2.HistoryLimits(**values.pop("history", {})),
+        permissions=[_permission(rule) for rule in values.pop("permissions", ())],
         output_schema=json.dumps(schema, sort_keys=True).encode() if schema is not None else b"",
         **values,
     )
+
+
+def _permission(settings: Settings) -> agent_pb2.Permission:
+    values = dict(settings)
+    action = agent_pb2.PermissionAction.Value(f"PERMISSION_ACTION_{values.pop('action').upper()}")
+    return agent_pb2.Permission(action=action, **values)
 
 
 def _sampling(settings: Settings) -> chat_pb2.Sampling:

@@ -17,7 +17,20 @@ from chassis.world import Clock
 from orchestrator.domain import events as e
 from orchestrator.domain.run import Phase, Recorded, Run
 from orchestrator.domain.values import Entry, RunId, SessionId
-from orchestrator.operations.ports import AWAY, Assignment, Batch, Instruction, Lease, Opened, Order, Patience, SignOfLife, Spent, Tail
+from orchestrator.operations.ports import (
+    AWAY,
+    Assignment,
+    Batch,
+    Instruction,
+    Lease,
+    Opened,
+    Order,
+    Patience,
+    SignOfLife,
+    Spent,
+    Tail,
+    Terms,
+)
 from orchestrator.wire import entry_from_proto, event_from_proto, event_to_proto, failure_to_proto, usage_to_proto
 
 Answer = TypeVar("Answer")
@@ -42,11 +55,14 @@ class RpcJournal:
     async def append(self, lease: Lease, batch: Batch) -> None:
         """Makes a batch durable. Raises LeaseLost, SequenceConflict, RunEnded; while the store is away it asks again."""
         request = _append_request(lease, batch)
+        if batch.rests_until is not None:
+            left = max(0, round((batch.rests_until - self._clock.now()) * 1000))
+            request.wait_ms = min(left, LONGEST_WAIT_MS) + WAIT_MARGIN_MS
         await self._until_back(lambda: self._journal.Append(request))
 
     async def read(self, run_id: RunId, after: int) -> tuple[SessionId, tuple[Recorded, ...]]:
         """The run's session and its log after a sequence; asks again while the store is away."""
-        return await self._until_back(lambda: self._read(run_id, after))
+        return await self._until_back(lambda: _read(self._journal, run_id, after))
 
     async def _until_back(self, ask: Callable[[], Awaitable[Answer]]) -> Answer:
         """What the store answers, once it does."""
@@ -57,13 +73,6 @@ class RpcJournal:
             except (*AWAY, DeadlineExceeded):
                 await self._clock.sleep(backoff)
                 backoff = min(2 * backoff, self._patience.longest_backoff)
-
-    async def _read(self, run_id: RunId, after: int) -> tuple[SessionId, tuple[Recorded, ...]]:
-        log: list[event_pb2.Event] = []
-        async for response in self._journal.Follow(journal_pb2.FollowRequest(run_id=run_id, after=after, replay_only=True)):
-            log.extend(response.events)
-        session_id = log[0].session_id if log else ""
-        return SessionId(session_id), tuple(event_from_proto(event) for event in log)
 
     async def drive(self, signs: AsyncIterator[SignOfLife]) -> AsyncGenerator[Instruction, None]:
         """Keeps a driver registered for as long as both streams last."""
@@ -96,13 +105,32 @@ class RpcRuns:
         response = await self._journal.GetRun(journal_pb2.GetRunRequest(run_id=run_id))
         return response.run, response.run.state in ENDED_STATES
 
-    async def command(self, run_id: RunId, event: e.Command, request_id: str, payload_digest: str) -> tuple[int, run_pb2.Run]:
-        """Records a command: its sequence and the run's row."""
+    async def read(self, run_id: RunId, after: int) -> tuple[SessionId, tuple[Recorded, ...]]:
+        """A run's session and its log after a sequence. Raises RunNotFound, and what keeps the store from answering."""
+        return await _read(self._journal, run_id, after)
+
+    async def command(self, run_id: RunId, event: e.Command, terms: Terms) -> tuple[int, run_pb2.Run]:
+        """Records a command: its sequence and the run's row. Raises RunNotFound, RunEnded, SequenceConflict, RequestIdReused."""
         body = event_to_proto(Recorded(0, 0.0, event))
         body.ClearField("time")
-        request = journal_pb2.RecordCommandRequest(run_id=run_id, event=body, request_id=request_id, payload_digest=payload_digest)
+        request = journal_pb2.RecordCommandRequest(
+            run_id=run_id,
+            event=body,
+            request_id=terms.request_id,
+            payload_digest=terms.payload_digest,
+            expected_sequence=terms.expected or 0,
+            keeps_waiting=terms.keeps_waiting,
+        )
         response = await self._journal.RecordCommand(request)
         return response.sequence, response.run
+
+
+async def _read(journal: JournalServiceStub, run_id: RunId, after: int) -> tuple[SessionId, tuple[Recorded, ...]]:
+    log: list[event_pb2.Event] = []
+    async for response in journal.Follow(journal_pb2.FollowRequest(run_id=run_id, after=after, replay_only=True)):
+        log.extend(response.events)
+    session_id = log[0].session_id if log else ""
+    return SessionId(session_id), tuple(event_from_proto(event) for event in log)
 
 
 async def _drive_requests(signs: AsyncIterator[SignOfLife]) -> AsyncGenerator[journal_pb2.DriveRequest, None]:
@@ -171,6 +199,8 @@ def _patch(batch: Batch) -> journal_pb2.RunPatch | None:
     last = batch.events[-1].event
     if isinstance(last, e.Terminal):
         return _terminal_patch(batch.run, last)
+    if batch.rests_until is not None:
+        return journal_pb2.RunPatch(state=run_pb2.RUN_STATE_AWAITING_APPROVAL, values=_values(batch.run))
     began = isinstance(batch.events[0].event, e.RunStarted)
     if not began and not batch.usage:
         return None

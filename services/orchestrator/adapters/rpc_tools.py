@@ -54,6 +54,7 @@ class RpcTools:
             agent=run.agent.name,
             calls=[_keyed(run, call) for call in calls],
             allowed_tools=allowed,
+            approved_by={_key(run, state.call): state.approval.approvers for state in run.calls if state.approval is not None},
         )
         async for response in self._executor.ExecuteBatch(request):
             items: list[Progress | Outcome] = [_progress(progress, originals) for progress in response.progress]

@@ -34,6 +34,11 @@ class ProtoScribe:
         """SHA-256 of a text, hexadecimal."""
         return sha256(content.encode())
 
+    def exact_digest(self, call: ToolCall) -> str:
+        """SHA-256 of a call's arguments byte by byte, hexadecimal."""
+        assert isinstance(call.body, chat_pb2.ToolCall)
+        return sha256(call.body.arguments)
+
     def stopped(self, call: ToolCall, status: CallStatus) -> Body:
         """The record of a call that its run's end stopped."""
         return tool_pb2.ToolResult(

@@ -10,7 +10,7 @@ from google.protobuf.message import DecodeError
 from behest.run.v1 import run_service_pb2 as pb
 from chassis.faults import MessageTooLarge, MethodNotFound, RequestInvalid, Violation
 from chassis.kafka.envelope import Envelope, read_envelope
-from chassis.rpc.call import DEFAULT_TENANT, TENANT_KEY, TRACE_KEY, Call
+from chassis.rpc.call import DEFAULT_TENANT, PRINCIPAL_KEY, TENANT_KEY, TRACE_KEY, Call
 from chassis.rpc.methods import Methods
 from chassis.rpc.plain import MAX_MESSAGE
 from chassis.rpc.server import refuse_unknown_fields
@@ -23,7 +23,7 @@ ID = re.compile(r"[!-~]{1,128}")
 TIMEOUT = 30.0
 """Seconds that one attempt may take; a command that was not carried out by then is tried again."""
 
-Request = pb.CreateRunRequest | pb.CancelRunRequest | pb.SendInputRequest
+Request = pb.CreateRunRequest | pb.CancelRunRequest | pb.SendInputRequest | pb.ResolveApprovalRequest
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,10 +38,8 @@ KINDS = {
     PREFIX + "start.v1": Kind("/behest.run.v1.RunService/CreateRun", pb.CreateRunRequest),
     PREFIX + "cancel.v1": Kind("/behest.run.v1.RunService/CancelRun", pb.CancelRunRequest),
     PREFIX + "input.v1": Kind("/behest.run.v1.RunService/SendInput", pb.SendInputRequest),
+    PREFIX + "approve.v1": Kind("/behest.run.v1.RunService/ResolveApproval", pb.ResolveApprovalRequest),
 }
-
-PLANNED = frozenset({PREFIX + "approve.v1"})
-"""Types that are reserved and have no RPC yet."""
 
 
 class CommandOrders:
@@ -64,7 +62,9 @@ class CommandOrders:
         if self._tenants and tenant not in self._tenants:
             text = f"tenant {tenant!r} may not send commands; list it in orchestrator.commands.tenants, or correct the header ce_tenant"
             raise RequestInvalid(text, violations=(Violation("ce_tenant", "is not allowed"),))
-        return outgoing_call(kind.method, TIMEOUT, ((TENANT_KEY, tenant), (TRACE_KEY, envelope.traceparent)), None)
+        return outgoing_call(
+            kind.method, TIMEOUT, ((TENANT_KEY, tenant), (TRACE_KEY, envelope.traceparent), (PRINCIPAL_KEY, envelope.principal)), None
+        )
 
 
 def read_command(envelope: Envelope, value: bytes | None) -> tuple[Kind, Request]:
@@ -88,8 +88,6 @@ def _kind(type_: str) -> Kind:
     kind = KINDS.get(type_)
     if kind is not None:
         return kind
-    if type_ in PLANNED:
-        raise MethodNotFound(f"commands of type {type_} are not supported by this version", metadata={"type": type_})
     known = ", ".join(KINDS)
     raise MethodNotFound(f"there are no commands of type {type_[:128]!r}; ce_type is one of {known}", metadata={"type": type_[:128]})
 

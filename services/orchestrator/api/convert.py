@@ -81,7 +81,10 @@ def refuse(violations: Iterable[Violation]) -> None:
         raise RequestInvalid(f"the request is invalid: {text}", violations=found)
 
 
-def digest_without_id(request: run_service_pb2.SendInputRequest | run_service_pb2.CancelRunRequest) -> str:
+Commanding = run_service_pb2.SendInputRequest | run_service_pb2.CancelRunRequest | run_service_pb2.ResolveApprovalRequest
+
+
+def digest_without_id(request: Commanding) -> str:
     """The digest of a command's payload."""
     bare = type(request).FromString(request.SerializeToString())
     bare.request_id = ""

@@ -12,12 +12,14 @@ from behest.run.v1 import run_pb2
 from behest.run.v1 import run_service_pb2 as pb
 from behest.run.v1.run_service_pb2_grpc import RunServiceServicer
 from chassis.faults import Violation
+from chassis.rpc import current_call
 from chassis.world import Ids
-from orchestrator.api import convert
+from orchestrator.api import convert, convert_approvals
 from orchestrator.domain.commands import Steer
 from orchestrator.domain.values import Agent, Body, Entry, RunId, SessionId
 from orchestrator.operations.agents import Agents
-from orchestrator.operations.ports import Follows, Place, RunQuery, Runs, Scope, Toolset
+from orchestrator.operations.approvals import ApprovalDesk
+from orchestrator.operations.ports import Follows, Place, RunQuery, Runs, Scope, Terms, Toolset
 from orchestrator.operations.runs import Preview, RunDesk, Wish
 
 MOST_REASON = 1000
@@ -26,8 +28,9 @@ MOST_REASON = 1000
 class RunServicer(RunServiceServicer):
     """Carries out orders."""
 
-    def __init__(self, desk: RunDesk, runs: Runs, follows: Follows, agents: Agents, ids: Ids) -> None:
+    def __init__(self, desk: RunDesk, approvals: ApprovalDesk, runs: Runs, follows: Follows, agents: Agents, ids: Ids) -> None:
         self._desk = desk
+        self._approvals = approvals
         self._runs = runs
         self._follows = follows
         self._agents = agents
@@ -93,6 +96,20 @@ class RunServicer(RunServiceServicer):
         steer = Steer(convert.entry(request.input, self._ids.new()), request.interrupt)
         digest = convert.digest_without_id(request)
         return pb.SendInputResponse(sequence=await self._desk.steer(RunId(request.run_id), steer, request.request_id, digest))
+
+    async def ListApprovals(self, request: pb.ListApprovalsRequest, context: object) -> pb.ListApprovalsResponse:
+        """Lists approvals."""
+        query = convert_approvals.run_query(request)
+        if not request.run_id:
+            return convert_approvals.page(await self._approvals.pages(query, request.all))
+        convert_approvals.refuse_two_scopes(request)
+        return convert_approvals.page(await self._approvals.of_run(RunId(request.run_id), request.all))
+
+    async def ResolveApproval(self, request: pb.ResolveApprovalRequest, context: object) -> pb.ResolveApprovalResponse:
+        """Decides about a call that waits."""
+        wish = convert_approvals.resolve(request, current_call().metadata)
+        terms = Terms(request.request_id, convert.digest_without_id(request))
+        return pb.ResolveApprovalResponse(approval=convert_approvals.approval(await self._approvals.resolve(wish, terms)))
 
     async def PreviewContext(self, request: pb.PreviewContextRequest, context: object) -> pb.PreviewContextResponse:
         """Tells what the model would see now."""

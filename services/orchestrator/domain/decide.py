@@ -16,6 +16,7 @@ from chassis.faults import (
     ToolCallsExhausted,
 )
 from orchestrator.domain import events as e
+from orchestrator.domain.approvals import Approval
 from orchestrator.domain.loops import detect
 from orchestrator.domain.run import CallState, Phase, Run
 from orchestrator.domain.values import Failure, Finish
@@ -58,6 +59,27 @@ class RunTools:
 
 
 @dataclass(frozen=True, slots=True)
+class AskApproval:
+    """Ask people about these calls."""
+
+    calls: tuple[CallState, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Expire:
+    """Say that nobody decided these in time."""
+
+    approvals: tuple[Approval, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Rest:
+    """Let go of the run until somebody decides, or until a moment in seconds since the epoch."""
+
+    until: float
+
+
+@dataclass(frozen=True, slots=True)
 class TakeInputs:
     """Let what was sent meanwhile join the session."""
 
@@ -82,7 +104,7 @@ class End:
     unheard: tuple[e.InputReceived, ...] = ()
 
 
-Effect = Begin | CallModel | AbandonAttempt | RunTools | TakeInputs | Warn | End
+Effect = Begin | CallModel | AbandonAttempt | AskApproval | Expire | Rest | RunTools | TakeInputs | Warn | End
 
 
 def decide(run: Run, now: float) -> Effect:
@@ -96,6 +118,8 @@ def decide(run: Run, now: float) -> Effect:
         return Begin()
     if run.phase is Phase.CALLING:
         return _abandon(run)
+    if run.phase is Phase.AWAITING:
+        return _wait(run, now)
     if run.phase is Phase.EXECUTING:
         return RunTools(run.unfinished[:MOST_AT_ONCE])
     return _after_answer(run) if run.phase is Phase.ANSWERED else _before_call(run)
@@ -137,7 +161,15 @@ def _tools(run: Run) -> Effect:
     limit = run.agent.limits.max_tool_calls
     if run.tool_calls + len(run.calls) > limit:
         return _fail(run, ToolCallsExhausted(f"the run would make more than {limit} tool calls; raise limits.max_tool_calls"))
-    return RunTools(run.calls[:MOST_AT_ONCE])
+    # Nothing of a turn runs before all of it is decided: so results join the session together, in the order of the calls.
+    return AskApproval(run.unasked) if run.unasked else RunTools(run.unfinished[:MOST_AT_ONCE])
+
+
+def _wait(run: Run, now: float) -> Effect:
+    if run.unasked:
+        return AskApproval(run.unasked)
+    expired = tuple(approval for approval in run.undecided if now >= approval.expires_at)
+    return Expire(expired) if expired else Rest(min(run.deadline, *(approval.expires_at for approval in run.undecided)))
 
 
 def _before_call(run: Run) -> Effect:
@@ -190,7 +222,7 @@ def _fail(run: Run, fault: Fault) -> End:
 
 
 def _end(run: Run, event: e.Terminal) -> End:
-    unanswered = run.unfinished if run.phase in (Phase.ANSWERED, Phase.EXECUTING) else ()
+    unanswered = run.unfinished if run.phase in (Phase.ANSWERED, Phase.AWAITING, Phase.EXECUTING) else ()
     unheard = () if run.phase is Phase.QUEUED else run.inputs  # a run that never began may not hold its session
     return End(event, unanswered, run.partial, unheard)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from orchestrator.domain.approvals import Decision
 from orchestrator.domain.values import Agent, Body, CallId, CallStatus, Entry, Failure, Finish, MessageId, ToolCall, Usage
 
 
@@ -207,6 +208,30 @@ class CancelRequested:
 
 
 @dataclass(frozen=True, slots=True)
+class ApprovalRequested:
+    """A tool call waits for approval. `expires_at` is in seconds since the epoch."""
+
+    turn: int
+    approval_id: str
+    call_id: CallId
+    tool: str
+    digest: str
+    expires_at: float
+    needed: int
+
+
+@dataclass(frozen=True, slots=True)
+class ApprovalResolved:
+    """Somebody decided, or the time passed. `outstanding` people must still approve."""
+
+    approval_id: str
+    decision: Decision
+    principal: str = ""
+    reason: str = ""
+    outstanding: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class RunCompleted:
     """The end: carried out."""
 
@@ -242,7 +267,7 @@ class Unrecognised:
 
 
 Terminal = RunCompleted | RunFailed | RunCancelled
-Command = InputReceived | CancelRequested
+Command = InputReceived | CancelRequested | ApprovalResolved
 Event = (
     RunCreated
     | RunStarted
@@ -264,6 +289,8 @@ Event = (
     | DoomLoopDetected
     | InputReceived
     | CancelRequested
+    | ApprovalRequested
+    | ApprovalResolved
     | RunCompleted
     | RunFailed
     | RunCancelled

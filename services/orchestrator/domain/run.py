@@ -8,8 +8,22 @@ from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 from orchestrator.domain import events as e
+from orchestrator.domain.approvals import Approval, Vote, permission_of
 from orchestrator.domain.loops import MEMORY, Step
-from orchestrator.domain.values import OWN_SERVICE, Agent, CallId, Failure, Finish, MessageId, RunId, SessionId, ToolCall, Usage
+from orchestrator.domain.values import (
+    OWN_SERVICE,
+    Action,
+    Agent,
+    CallId,
+    CallStatus,
+    Failure,
+    Finish,
+    MessageId,
+    RunId,
+    SessionId,
+    ToolCall,
+    Usage,
+)
 
 
 class Phase(enum.Enum):
@@ -20,6 +34,7 @@ class Phase(enum.Enum):
     READY = "ready"
     CALLING = "calling"
     ANSWERED = "answered"
+    AWAITING = "awaiting"
     EXECUTING = "executing"
     ENDED = "ended"
 
@@ -32,6 +47,7 @@ class CallState:
     started: bool = False
     finished: bool = False
     content_digest: str = ""
+    approval: Approval | None = None
 
 
 class Run(NamedTuple):
@@ -85,6 +101,26 @@ class Run(NamedTuple):
         """The calls of the present turn that have no outcome."""
         return tuple(call for call in self.calls if not call.finished)
 
+    @property
+    def unasked(self) -> tuple[CallState, ...]:
+        """The calls of the present turn that need an approval which was not asked for."""
+        return tuple(call for call in self.unfinished if call.approval is None and self.action(call) is Action.ASK)
+
+    @property
+    def undecided(self) -> tuple[Approval, ...]:
+        """The approvals that calls of the present turn wait for."""
+        return tuple(call.approval for call in self.calls if call.approval is not None and call.approval.pending)
+
+    def action(self, call: CallState) -> Action:
+        """What the agent's rules say of a call."""
+        return permission_of(self.agent.permissions, call.call.name).action
+
+    def refusal(self, call: CallState) -> str:
+        """Why a call must not run, for the model; empty when it may."""
+        if call.approval is not None:
+            return call.approval.refusal
+        return f"denied: agent {self.agent.name} may not call {call.call.name}" if self.action(call) is Action.DENY else ""
+
 
 @dataclass(frozen=True, slots=True)
 class Recorded:
@@ -99,7 +135,7 @@ class IllegalEvent(Exception):
     """An event that cannot happen in the run's phase, or out of sequence. It is refused before it is written."""
 
 
-_UNDER_WAY = frozenset({Phase.READY, Phase.CALLING, Phase.ANSWERED, Phase.EXECUTING})
+_UNDER_WAY = frozenset({Phase.READY, Phase.CALLING, Phase.ANSWERED, Phase.AWAITING, Phase.EXECUTING})
 _OPEN = _UNDER_WAY | {Phase.QUEUED}
 
 LEGAL: dict[type[Any], frozenset[Phase]] = {
@@ -119,10 +155,12 @@ LEGAL: dict[type[Any], frozenset[Phase]] = {
     e.UsageRecorded: _UNDER_WAY,
     e.ToolExecutionStarted: frozenset({Phase.ANSWERED, Phase.EXECUTING}),
     e.ToolExecutionProgress: frozenset({Phase.EXECUTING}),
-    e.ToolExecutionFinished: frozenset({Phase.EXECUTING}),
+    e.ToolExecutionFinished: frozenset({Phase.ANSWERED, Phase.EXECUTING}),
     e.DoomLoopDetected: frozenset({Phase.READY}),
     e.InputReceived: _OPEN,
     e.CancelRequested: _OPEN,
+    e.ApprovalRequested: frozenset({Phase.ANSWERED, Phase.AWAITING}),
+    e.ApprovalResolved: _OPEN,
     e.RunCompleted: frozenset({Phase.ANSWERED}),
     e.RunFailed: _OPEN,
     e.RunCancelled: _OPEN,
@@ -234,6 +272,8 @@ def _execution_started(run: Run, recorded: Recorded) -> Change:
 def _execution_finished(run: Run, recorded: Recorded) -> Change:
     event = recorded.event
     assert isinstance(event, e.ToolExecutionFinished)
+    if run.phase is Phase.ANSWERED and event.status is not CallStatus.DENIED:
+        raise IllegalEvent(f"call {event.call_id!r} finished and no call was started")
     calls = _with(run.calls, event.call_id, lambda call: replace(call, finished=True, content_digest=event.content_digest))
     if any(not call.finished for call in calls):
         return {"calls": calls}
@@ -268,6 +308,29 @@ def _cancel(run: Run, recorded: Recorded) -> Change:
     return {"cancel": recorded.event.reason if run.cancel is None else run.cancel}
 
 
+def _requested(run: Run, recorded: Recorded) -> Change:
+    event = recorded.event
+    assert isinstance(event, e.ApprovalRequested)
+    approval = Approval(event.approval_id, event.digest, event.needed, recorded.time, event.expires_at)
+    return {"phase": Phase.AWAITING, "calls": _with(run.calls, event.call_id, lambda call: replace(call, approval=approval))}
+
+
+def _resolved(run: Run, recorded: Recorded) -> Change:
+    """A decision about what is decided, or was never asked for, changes nothing: the first in the log counts."""
+    event = recorded.event
+    assert isinstance(event, e.ApprovalResolved)
+    vote = Vote(event.principal, event.decision, event.reason, recorded.time)
+    calls = tuple(_voted(call, event.approval_id, vote) for call in run.calls)
+    decided = run.phase is Phase.AWAITING and not any(call.approval and call.approval.pending for call in calls)
+    return {"calls": calls, "phase": Phase.ANSWERED if decided else run.phase}
+
+
+def _voted(call: CallState, approval_id: str, vote: Vote) -> CallState:
+    if call.approval is None or call.approval.id != approval_id:
+        return call
+    return replace(call, approval=call.approval.with_vote(vote))
+
+
 def _ended(run: Run, recorded: Recorded) -> Change:
     return {"phase": Phase.ENDED, "partial": "", "inputs": ()}
 
@@ -287,6 +350,8 @@ _APPLY: dict[type[Any], Callable[[Run, Recorded], Change]] = {
     e.DoomLoopDetected: _looped,
     e.InputReceived: _input,
     e.CancelRequested: _cancel,
+    e.ApprovalRequested: _requested,
+    e.ApprovalResolved: _resolved,
     e.RunCompleted: _ended,
     e.RunFailed: _ended,
     e.RunCancelled: _ended,

@@ -53,6 +53,15 @@ class CallStatus(enum.IntEnum):
     TIMED_OUT = 6
     CANCELLED = 7
     UNKNOWN = 8
+    DENIED = 9
+
+
+class Action(enum.IntEnum):
+    """What happens to a call of a tool; numbers as in behest.agent.v1.PermissionAction."""
+
+    ALLOW = 1
+    DENY = 2
+    ASK = 3
 
 
 class OnBusy(enum.IntEnum):
@@ -124,6 +133,16 @@ class HistoryLimits:
 
 
 @dataclass(frozen=True, slots=True)
+class Permission:
+    """A rule for calls of tools: features.md A2. `tool` may end with a star; the rest is for calls that wait for approval."""
+
+    tool: str
+    action: Action
+    needed: int = 1
+    expires_ms: int = 86_400_000
+
+
+@dataclass(frozen=True, slots=True)
 class Agent:
     """Who acts. `body` is the whole definition."""
 
@@ -137,6 +156,7 @@ class Agent:
     limits: Limits = field(default_factory=Limits)
     history: HistoryLimits = field(default_factory=HistoryLimits)
     loop_exempt_tools: frozenset[str] = frozenset()
+    permissions: tuple[Permission, ...] = ()
     body: Body = None
 
     def models(self) -> tuple[str, ...]:
@@ -145,7 +165,12 @@ class Agent:
 
     def may_call(self, tool: str) -> bool:
         """Whether it names the tool, or a prefix of it with a star."""
-        return any(tool == pattern or (pattern.endswith("*") and tool.startswith(pattern[:-1])) for pattern in self.tools)
+        return any(matches(pattern, tool) for pattern in self.tools)
+
+
+def matches(pattern: str, tool: str) -> bool:
+    """Whether a pattern names a tool, or with a star at its end a prefix of its name."""
+    return tool == pattern or (pattern.endswith("*") and tool.startswith(pattern[:-1]))
 
 
 @dataclass(frozen=True, slots=True)

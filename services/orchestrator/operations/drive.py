@@ -5,7 +5,23 @@ from __future__ import annotations
 from chassis.faults import Fault
 from chassis.world import Clock
 from orchestrator.domain import events as e
-from orchestrator.domain.decide import AbandonAttempt, Begin, CallModel, Effect, End, RunTools, TakeInputs, Warn, decide, failed, will_retry
+from orchestrator.domain.approvals import Decision, permission_of
+from orchestrator.domain.decide import (
+    AbandonAttempt,
+    AskApproval,
+    Begin,
+    CallModel,
+    Effect,
+    End,
+    Expire,
+    Rest,
+    RunTools,
+    TakeInputs,
+    Warn,
+    decide,
+    failed,
+    will_retry,
+)
 from orchestrator.domain.run import CallState, Phase, Run
 from orchestrator.domain.values import CallStatus, Entry
 from orchestrator.operations.bearing import bear
@@ -26,7 +42,7 @@ OUTCOME_UNKNOWN = "the run ended while this was under way; whether it took effec
 
 
 class Drive:
-    """Drives one run to its end, as long as this driver holds its lease."""
+    """Drives one run to its end, or until it awaits approval, as long as this driver holds its lease."""
 
     def __init__(self, run: Run, lease: Lease, ports: Ports, clock: Clock, patience: Patience, signal: Signal) -> None:
         self._ports = ports
@@ -35,6 +51,7 @@ class Drive:
         self._patience = patience
         self._signal = signal
         self._window: Window | None = None
+        self._rests = False
         self._toolbox = Toolbox(ports.tools)
         self._log = Log(run, lease, ports.journal, clock, self._joined)
         self._models = ModelCall(self._log, ports, clock, patience, signal, will_retry)
@@ -46,10 +63,10 @@ class Drive:
         return self._log.run
 
     async def to_the_end(self) -> None:
-        """Drives until the terminal event is durable. Raises LeaseLost when another driver has the run."""
+        """Drives until the terminal event is durable, or nobody has to drive. Raises LeaseLost when another driver has the run."""
         if self.run.phase is not Phase.QUEUED:
             self._log.stage(e.RunResumed(self._lease.driver_id, self._lease.epoch))
-        while not self.run.ended:
+        while not self.run.ended and not self._rests:
             await self._perform(decide(self.run, self._clock.now()))
 
     async def fail(self, fault: Fault) -> None:
@@ -69,6 +86,13 @@ class Drive:
                 window = await self._open_window()
                 if window is not None:
                     await self._models.perform(started, window, self._toolbox)
+            case AskApproval(calls):
+                self._ask(calls)
+            case Expire(approvals):
+                for approval in approvals:
+                    self._log.stage(e.ApprovalResolved(approval.id, Decision.EXPIRE), plan=True)
+            case Rest(until):
+                self._rests = await self._log.rest(until)
             case RunTools(calls):
                 await self._tools.perform(calls, self._toolbox)
             case TakeInputs(inputs):
@@ -92,6 +116,15 @@ class Drive:
     def _joined(self, entries: tuple[Entry, ...]) -> None:
         if self._window is not None:
             self._window.joined(entries)
+
+    def _ask(self, calls: tuple[CallState, ...]) -> None:
+        run, now = self.run, self._clock.now()
+        for call in calls:
+            rule = permission_of(run.agent.permissions, call.call.name)
+            id_, digest = f"{run.id}/{run.turn}/{call.call.id}", self._ports.scribe.exact_digest(call.call)
+            expires_at = min(now + rule.expires_ms / 1000, run.deadline)
+            event = e.ApprovalRequested(run.turn, id_, call.call.id, call.call.name, digest, expires_at, rule.needed)
+            self._log.stage(event, plan=True)
 
     def _take(self, inputs: tuple[e.InputReceived, ...]) -> None:
         entries = tuple(i.entry for i in inputs)

@@ -60,6 +60,18 @@ class Log:
                 as_planned = not await self._rebase() and as_planned
         return as_planned
 
+    async def rest(self, until: float) -> bool:
+        """Makes the staged events durable and lets go of the run till a moment, in seconds since the epoch.
+
+        Returns False when a command came first: the plans are dropped, and the caller decides anew.
+        """
+        try:
+            await self._append(rests_until=until)
+        except SequenceConflict:
+            await self._rebase()
+            return False
+        return True
+
     async def heed(self, signal: Signal) -> Run:
         """The run with the commands folded that the signal tells of. They are in the log already, so what is planned is dropped."""
         if signal.commanded:
@@ -73,14 +85,14 @@ class Log:
         """The messages that join the session in the next append."""
         return tuple(entry for staged in self._staged for entry in staged.entries)
 
-    async def _append(self) -> None:
+    async def _append(self, rests_until: float | None = None) -> None:
         staged = tuple(self._staged)
         first = self._durable.sequence + 1
         events = tuple(Recorded(first + i, s.time, s.event) for i, s in enumerate(staged))
         entries = self.joining
         spent = tuple(s.spent for s in staged if s.spent)
         waypoint("driver.append.before")
-        await self._journal.append(self.lease, Batch(self._durable.sequence, events, entries, spent, self.run))
+        await self._journal.append(self.lease, Batch(self._durable.sequence, events, entries, spent, self.run, rests_until))
         waypoint("driver.append.after")
         self._durable = self.run
         self._staged.clear()

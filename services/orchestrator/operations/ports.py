@@ -48,13 +48,17 @@ class Spent:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """One append: events, the messages and usage that go with them, and the run as it is afterwards."""
+    """One append: events, the messages and usage that go with them, and the run as it is afterwards.
+
+    `rests_until` lets go of the run till a moment, in seconds since the epoch: it awaits approval.
+    """
 
     expected_sequence: int
     events: tuple[Recorded, ...]
     entries: tuple[Entry, ...]
     usage: tuple[Spent, ...]
     run: Run
+    rests_until: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +152,10 @@ class Tools(Protocol):
         """The tools that the agent names and the executor has."""
 
     def execute(self, run: Run, calls: Sequence[ToolCall], allowed: Sequence[str]) -> AsyncGenerator[Sequence[Progress | Outcome], None]:
-        """Runs the calls of the present turn; asking again with the same run, turn and call gives the same outcome."""
+        """Runs the calls of the present turn; asking again with the same run, turn and call gives the same outcome.
+
+        The run says who approved them.
+        """
 
     async def cancel(self, run: Run, calls: Sequence[ToolCall]) -> None:
         """Stops calls under way; their outcomes still arrive on the stream."""
@@ -244,6 +251,9 @@ class Scribe(Protocol):
     def digest(self, content: str) -> str:
         """SHA-256 of a text, hexadecimal."""
 
+    def exact_digest(self, call: ToolCall) -> str:
+        """SHA-256 of a call's arguments byte by byte, hexadecimal."""
+
     def stopped(self, call: ToolCall, status: CallStatus) -> Body:
         """The record of a call that its run's end stopped."""
 
@@ -278,6 +288,23 @@ class Opened:
     existed: bool
 
 
+NOWHERE = -1
+"""Where no log ends: a command expected there is only found, if the same request recorded it before."""
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """How a command is recorded: with which request id and digest of its payload, and where the log must end, if it matters.
+
+    A run that awaits approval goes on with the command unless it `keeps_waiting`.
+    """
+
+    request_id: str = ""
+    payload_digest: str = ""
+    expected: int | None = None
+    keeps_waiting: bool = False
+
+
 @dataclass(frozen=True, slots=True)
 class RunPage:
     """Rows of runs, newest first."""
@@ -295,8 +322,11 @@ class Runs(Protocol):
     async def get(self, run_id: RunId) -> tuple[Body, bool]:
         """A run's row and whether it has ended."""
 
-    async def command(self, run_id: RunId, event: e.Command, request_id: str, payload_digest: str) -> tuple[int, Body]:
-        """Records a command: its sequence and the run's row."""
+    async def read(self, run_id: RunId, after: int) -> tuple[SessionId, tuple[Recorded, ...]]:
+        """A run's session and its log after a sequence. Raises RunNotFound, and what keeps the store from answering."""
+
+    async def command(self, run_id: RunId, event: e.Command, terms: Terms) -> tuple[int, Body]:
+        """Records a command: its sequence and the run's row. Raises RunNotFound, RunEnded, SequenceConflict, RequestIdReused."""
 
 
 class Scope(enum.Enum):

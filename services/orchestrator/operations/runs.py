@@ -15,7 +15,7 @@ from orchestrator.domain.run import Recorded
 from orchestrator.domain.values import Agent, Body, Entry, OnBusy, Priority, RunId, SessionId
 from orchestrator.operations.context import Context, Window, newest
 from orchestrator.operations.driver import Driver
-from orchestrator.operations.ports import Assignment, Opened, Order, Ports, Runs, Tail, Toolset
+from orchestrator.operations.ports import Assignment, Opened, Order, Ports, Runs, Tail, Terms, Toolset
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +94,7 @@ class RunDesk:
             assert isinstance(event, e.CancelRequested)
             try:
                 waypoint("driver.command.before")
-                _, row = await self._runs.command(run_id, event, request_id, payload_digest)
+                _, row = await self._runs.command(run_id, event, Terms(request_id, payload_digest))
                 waypoint("driver.command.after")
             except RunEnded:  # it ended between the look and the command
                 row, _ = await self._runs.get(run_id)
@@ -109,7 +109,7 @@ class RunDesk:
         assert isinstance(event, e.InputReceived)
         # A message id is as good as a request id: it makes sending again after a lost answer harmless.
         waypoint("driver.command.before")
-        sequence, _ = await self._runs.command(run_id, event, request_id or steer.entry.id, payload_digest)
+        sequence, _ = await self._runs.command(run_id, event, Terms(request_id or steer.entry.id, payload_digest))
         waypoint("driver.command.after")
         return sequence
 

@@ -13,7 +13,7 @@ from chassis.waypoints import waypoint
 from chassis.world import Clock
 from orchestrator.domain import events as e
 from orchestrator.domain.run import CallState
-from orchestrator.domain.values import CallId, Entry, ToolCall
+from orchestrator.domain.values import CallId, CallStatus, Entry, ToolCall
 from orchestrator.operations.bearing import Interruption, bear
 from orchestrator.operations.coalesce import Coalescer
 from orchestrator.operations.inbox import Inbox, Signal
@@ -58,21 +58,30 @@ class ToolBatch:
         self._signal = signal
 
     async def perform(self, calls: Sequence[CallState], toolbox: Toolbox) -> None:
-        """Runs the calls; their outcomes are staged when it returns. Calls already started are asked for again by key, not run again."""
+        """Runs the calls; their outcomes are staged when it returns. Calls already started are asked for again by key, not run again.
+
+        What was denied is not run: its outcome says so.
+        """
         run = self._log.run
+        denied = {state.call.id: self._denied(state.call, refusal) for state in calls if (refusal := run.refusal(state))}
         for state in calls:
-            if not state.started:
+            if not state.started and state.call.id not in denied:
                 call = state.call
                 self._log.stage(e.ToolExecutionStarted(run.turn, call.id, call.name, call.digest), plan=True)
-        if await self._log.commit():
+        under_way = _UnderWay([state.call for state in calls], Coalescer(run.turn), denied)
+        if not under_way.open:
+            self._record(under_way)
+        elif await self._log.commit():
             waypoint("driver.tools.before")
-            await self._execute([state.call for state in calls], toolbox)
+            await self._execute(under_way, toolbox)
 
-    async def _execute(self, calls: Sequence[ToolCall], toolbox: Toolbox) -> None:
+    def _denied(self, call: ToolCall, refusal: str) -> Outcome:
+        return Outcome(call.id, CallStatus.DENIED, refusal, True, self._ports.scribe.stopped(call, CallStatus.DENIED))
+
+    async def _execute(self, under_way: _UnderWay, toolbox: Toolbox) -> None:
         allowed = await self._allowed(toolbox)
         if allowed is None:
             return
-        under_way = _UnderWay(calls, Coalescer(self._log.run.turn))
         interruption = Interruption(self._clock, self._patience)
         while True:
             interruption.asking()

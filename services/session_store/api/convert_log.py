@@ -20,6 +20,7 @@ from session_store.domain.batch import MAX_EVENTS, Batch, position_of
 from session_store.domain.bounds import check_id, check_request_id, refuse
 from session_store.domain.priority import Priority
 from session_store.domain.run import (
+    NOWHERE,
     Append,
     Assignment,
     Command,
@@ -31,6 +32,7 @@ from session_store.domain.run import (
     RunPatch,
     RunState,
     refuse_mismatched_end,
+    refuse_mismatched_wait,
 )
 from session_store.domain.session import DriverId, RunId, SessionId, Tenant
 from session_store.domain.tally import NOTHING, Tally
@@ -43,7 +45,7 @@ _ENDS = {"run_completed": RunState.COMPLETED, "run_failed": RunState.FAILED, "ru
 _COUNTED = frozenset({"tool_call_completed", "tool_execution_finished"})
 _ONE_CALL = Tally(tool_calls=1)
 MAX_MS = 1e12  # of one call; more is nonsense and would not fit into a sum
-_COMMANDS = ("cancel_requested", "input_received")
+_COMMANDS = ("cancel_requested", "input_received", "approval_resolved")
 _DETAILS = ("agent", "agent_version", "title", "priority")
 _NO_PATCH = RunPatch()
 
@@ -79,7 +81,7 @@ def order(tenant: Tenant, request: pb.OpenRunRequest, now: float) -> Order:
         fork=_fork(request) if on_busy is OnBusy.FORK else None,
         driver_id=DriverId(request.driver_id),
         priority=_closed_set(Priority, "run.priority", request.run.priority, Priority.NORMAL),
-        max_wait=_max_wait(request.max_wait_ms),
+        max_wait=_max_wait("max_wait_ms", request.max_wait_ms),
     )
 
 
@@ -108,9 +110,9 @@ def _fork(request: pb.OpenRunRequest) -> Fork:
     return Fork(SessionId(request.fork_session_id), _data(response))
 
 
-def _max_wait(millis: int) -> float | None:
+def _max_wait(field: str, millis: int) -> float | None:
     if millis < 0:
-        raise refuse("max_wait_ms", f"is {millis}; use a positive number, or 0 to wait for ever")
+        raise refuse(field, f"is {millis}; use a positive number, or 0 to wait for ever")
     return millis / 1000 if millis else None
 
 
@@ -123,6 +125,8 @@ def append(tenant: Tenant, request: pb.AppendRequest) -> Append:
     entries = _entries(tenant, request.run_id, request.expected_sequence, request.events)
     patch = _patch(request.patch) if request.HasField("patch") else _NO_PATCH
     refuse_mismatched_end(entries, patch.state)
+    wait = _max_wait("wait_ms", request.wait_ms)
+    refuse_mismatched_wait(patch.state, wait)
     return Append(
         tenant=tenant,
         run_id=RunId(request.run_id),
@@ -133,6 +137,7 @@ def append(tenant: Tenant, request: pb.AppendRequest) -> Append:
         messages=named_messages(request.messages) if request.messages else (),
         usage=tuple(map(model_usage, request.usage)) if request.usage else (),
         patch=patch,
+        wait=wait,
     )
 
 
@@ -148,7 +153,18 @@ def command(tenant: Tenant, request: pb.RecordCommandRequest, now: float) -> Com
         check_role("event.input_received.input", request.event.input_received.input)
     check_request_id(request.request_id)
     write = partial(_command_data, request.event, now)
-    return Command(tenant, RunId(request.run_id), write, kind == "cancel_requested", request.request_id, request.payload_digest)
+    if request.expected_sequence < NOWHERE:
+        raise refuse("expected_sequence", f"is {request.expected_sequence}; give where the log ends, 0 for anywhere, or -1 to find only")
+    return Command(
+        tenant,
+        RunId(request.run_id),
+        write,
+        cancels=kind == "cancel_requested",
+        request_id=request.request_id,
+        payload_digest=request.payload_digest,
+        expected=request.expected_sequence or None,
+        keeps_waiting=request.keeps_waiting or kind == "input_received",
+    )
 
 
 def _command_data(given: event_pb2.Event, now: float, sequence: int) -> bytes:

@@ -19,6 +19,7 @@ from session_store.domain.usage import ModelUsage
 DUPLICATE_SECONDS = 60.0  # R2: the same input again within this time is refused
 MAX_WAITING = 100  # runs that may wait behind one session
 REQUEST_SECONDS = 24 * 3600.0  # how long a request id is remembered
+NOWHERE = -1  # where no log ends
 
 
 class RunState(enum.IntEnum):
@@ -29,11 +30,12 @@ class RunState(enum.IntEnum):
     COMPLETED = 3
     FAILED = 4
     CANCELLED = 5
+    AWAITING_APPROVAL = 6
 
     @property
     def ended(self) -> bool:
         """Whether nothing can happen to the run any more."""
-        return self >= RunState.COMPLETED
+        return RunState.COMPLETED <= self <= RunState.CANCELLED
 
 
 FORGIVEN = frozenset({RunState.FAILED, RunState.CANCELLED})  # after these the same input is welcome again at once
@@ -61,7 +63,8 @@ class OnBusy(enum.IntEnum):
 class Run:
     """A run's row. `epoch` is that of its present lease, or of the next while `driver_id` is empty.
 
-    `rank` says which of the runs that wait for a driver goes first, see schedule.py; `ends_by` when one that has not begun is to be ended.
+    `rank` says which of the runs that wait for a driver goes first, see schedule.py; `ends_by` when one that has not begun is to be ended;
+    `wakes_at` when one that awaits approval is handed to a driver though nobody decided.
     `details`, `usage` and `fault` are serialized and not read here: what the caller said, what was consumed, why it failed.
     """
 
@@ -85,6 +88,7 @@ class Run:
     session_key: int = 0
     rank: float = 0.0
     ends_by: float | None = None
+    wakes_at: float | None = None
     key: int = 0
     tally: Tally = NOTHING
 
@@ -158,7 +162,7 @@ class RunPatch:
 
 @dataclass(frozen=True, slots=True)
 class Append:
-    """A driver's write to a log, and what changes with it."""
+    """A driver's write to a log, and what changes with it. `wait` lets go of the run for so many seconds: it awaits approval."""
 
     tenant: Tenant
     run_id: RunId
@@ -169,11 +173,16 @@ class Append:
     messages: tuple[Message, ...] = ()
     usage: tuple[ModelUsage, ...] = ()
     patch: RunPatch = field(default_factory=RunPatch)
+    wait: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """Anybody's write to a log. `write` gives the wire form of its event for the sequence it gets."""
+    """Anybody's write to a log. `write` gives the wire form of its event for the sequence it gets.
+
+    `expected` is where the log must end, NOWHERE for a command that is only to be found; `keeps_waiting` leaves alone a run that awaits
+    approval, which otherwise goes on.
+    """
 
     tenant: Tenant
     run_id: RunId
@@ -181,6 +190,8 @@ class Command:
     cancels: bool = False
     request_id: str = ""
     payload_digest: str = ""
+    expected: int | None = None
+    keeps_waiting: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,11 +227,7 @@ def refuse_illegal(standing: Standing, append: Append) -> None:
             f"run {append.run_id} is not driven by {append.driver_id!r} at epoch {append.epoch}; stop driving it",
             metadata={"run_id": append.run_id, "epoch": str(standing.epoch)},
         )
-    if standing.sequence != append.expected_sequence:
-        raise SequenceConflict(
-            f"the log of run {append.run_id} ends at {standing.sequence}, not at {append.expected_sequence}; read on and retry",
-            metadata={"run_id": append.run_id, "sequence": str(standing.sequence)},
-        )
+    refuse_moved_on(append.run_id, standing.sequence, append.expected_sequence)
     if append.entries.session_id != standing.session_id:
         raise refuse("events", f"say session {append.entries.session_id!r}; run {append.run_id} is of session {standing.session_id!r}")
     if append.messages and standing.place is not Place.HOLDING:
@@ -228,6 +235,21 @@ def refuse_illegal(standing: Standing, append: Append) -> None:
             f"run {append.run_id} does not hold session {standing.session_id}, so it cannot add messages; end it",
             metadata={"run_id": append.run_id, "session_id": standing.session_id},
         )
+
+
+def refuse_moved_on(run_id: RunId, sequence: int, expected: int) -> None:
+    """Raises SequenceConflict unless the log ends where it is expected to."""
+    if sequence != expected:
+        raise SequenceConflict(
+            f"the log of run {run_id} ends at {sequence}, not at {expected}; read on and retry",
+            metadata={"run_id": run_id, "sequence": str(sequence)},
+        )
+
+
+def refuse_mismatched_wait(state: RunState | None, wait: float | None) -> None:
+    """Raises RequestInvalid unless a run that awaits approval is to be woken some time, and no other is."""
+    if (state is RunState.AWAITING_APPROVAL) != (wait is not None):
+        raise refuse("wait_ms", "goes with the state AWAITING_APPROVAL, and that with it; set both or neither")
 
 
 def refuse_mismatched_end(entries: Entries, state: RunState | None) -> None:

@@ -17,6 +17,7 @@ from session_store.domain.run import (
     ended,
     is_again,
     refuse_illegal,
+    refuse_moved_on,
 )
 from session_store.domain.session import RunId
 from session_store.domain.tally import Tally
@@ -30,11 +31,15 @@ _PAGE = 64
 
 @dataclass(frozen=True, slots=True)
 class Appended:
-    """The log's end, what to announce unless the append was a repetition, and whether another run's turn has come."""
+    """The log's end, what to announce unless the append was a repetition, and whether another run's turn has come.
+
+    `left` says that the driver does not have the run any more: it ended, or awaits approval.
+    """
 
     sequence: int
     announcement: Announcement | None = None
     promoted: bool = False
+    left: bool = False
 
 
 def append(tables: Tables, wish: Append, now: float) -> Appended:
@@ -58,6 +63,8 @@ def record_command(tables: Tables, command: Command, now: float) -> Recorded:
         return Recorded(int(before), run)
     if run.state.ended:
         raise ended(run.id, run.state)
+    if command.expected is not None:
+        refuse_moved_on(run.id, run.sequence, command.expected)
     return _record(tables, run, command, now)
 
 
@@ -82,10 +89,12 @@ def _write(tables: Tables, standing: Standing, wish: Append, now: float) -> Appe
     join_session(tables, standing.session_key, standing.key, wish.messages, now)
     if wish.usage:
         tables.usage.add(wish.tenant, standing.session_key, standing.key, wish.usage)
+    if wish.wait is not None:
+        tables.runs.rest(standing.key, now + wish.wait)
     promoted = ends and _free(tables, standing, now)
     batch = Batch(number, wish.run_id, standing.session_id, first, last, entries.data)
     waypoint("store.append.written")
-    return Appended(last, Announcement(wish.tenant, batch, ends), promoted)
+    return Appended(last, Announcement(wish.tenant, batch, ends), promoted, left=ends or wish.wait is not None)
 
 
 def _free(tables: Tables, standing: Standing, now: float) -> bool:
@@ -111,7 +120,7 @@ def _free(tables: Tables, standing: Standing, now: float) -> bool:
 
 
 def _record(tables: Tables, run: Run, command: Command, now: float) -> Recorded:
-    recorded = write_command(tables, run, command.write, command.cancels, now)
+    recorded = write_command(tables, run, command.write, now, cancels=command.cancels, keeps_waiting=command.keeps_waiting)
     if command.request_id:
         request = Request(command.payload_digest, str(recorded.sequence))
         tables.requests.add(command.tenant, RECORD_COMMAND, command.request_id, request, run.session_key, now + REQUEST_SECONDS)

@@ -77,13 +77,13 @@ class Attachment:
             self._wakes[assignment.run_id] = None
         self._something.set()
 
-    def answered(self, run_id: RunId, ended: bool) -> None:
-        """Notes that the driver wrote to a run, so its next word on room counts that run."""
+    def answered(self, run_id: RunId, left: bool) -> None:
+        """Notes that the driver wrote to a run, so its next word on room counts that run unless it has left it."""
         self._unanswered.pop(run_id, None)
         if run_id in self._given:
             self._given.discard(run_id)
             self._room -= 1
-        if ended:
+        if left:
             self.lost((run_id,))
 
     def lost(self, run_ids: Iterable[RunId]) -> None:

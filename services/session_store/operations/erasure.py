@@ -13,7 +13,7 @@ from session_store.operations.opening import session_busy
 from session_store.operations.ports import Storage, Tables
 
 SWEEP_ROWS = 1000  # of one transaction: milliseconds, also with large rows
-UNDER_WAY = frozenset({RunState.QUEUED, RunState.RUNNING})
+UNDER_WAY = frozenset({RunState.QUEUED, RunState.RUNNING, RunState.AWAITING_APPROVAL})
 
 
 def delete(tables: Tables, session: Session) -> None:

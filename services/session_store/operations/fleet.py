@@ -91,10 +91,11 @@ class Fleet:
         match hint.news:
             case News.OPENED if hint.epoch:
                 self._given(hint.driver_id, Assignment(hint.run_id, hint.tenant, hint.epoch, 1))
-            case News.APPENDED | News.ENDED:
-                self.heard(hint.driver_id, hint.run_id, ended=hint.news is News.ENDED)
-                if hint.news is News.ENDED:
-                    self.run_ended()
+            case News.APPENDED | News.ENDED | News.RESTED:
+                left = hint.news is not News.APPENDED
+                self.heard(hint.driver_id, hint.run_id, left=left)
+                if left:
+                    self.place_freed()
             case News.COMMANDED:
                 self.wake(hint.driver_id, hint.run_id)
             case News.DUE if self.has_room:
@@ -109,11 +110,11 @@ class Fleet:
         if attachment is not None:
             attachment.given(assignment, self._world.clock.monotonic())
 
-    def heard(self, driver_id: DriverId, run_id: RunId, ended: bool) -> None:
-        """Notes that a driver wrote to a run."""
+    def heard(self, driver_id: DriverId, run_id: RunId, left: bool) -> None:
+        """Notes that a driver wrote to a run, and whether it does not have it any more."""
         attachment = self._attached.get(driver_id)
         if attachment is not None:
-            attachment.answered(run_id, ended)
+            attachment.answered(run_id, left)
 
     def wake(self, driver_id: DriverId, run_id: RunId) -> None:
         """Tells a driver of a command. One that is attached to another process is told when that hears of it, or next looks at the log."""
@@ -126,7 +127,7 @@ class Fleet:
         self._overdue = self._overdue or overdue
         self._kicked.set()
 
-    def run_ended(self) -> None:
+    def place_freed(self) -> None:
         """Says that a place is free, which a waiting run may get."""
         if self._backlog:
             self.kick()
@@ -290,8 +291,8 @@ class Fleet:
 
 
 def _survey(tables: Tables, now: float) -> tuple[int, list[Lease], bool, bool, bool]:
-    """The last batch, all leases, whether a run's driver has none, whether a run lacks a driver, whether one is to be ended."""
-    due, overdue = tables.runs.is_due(), bool(tables.runs.overdue(now, 1))
+    """The last batch, all leases, whether a run's driver has none, whether a run lacks a driver, whether one is to be ended or woken."""
+    due, overdue = tables.runs.is_due(), bool(tables.runs.overdue(now, 1) or tables.runs.rested(now, 1))
     return tables.batches.last_number(), tables.leases.all(), bool(tables.leases.missing()), due, overdue
 
 

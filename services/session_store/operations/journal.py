@@ -100,9 +100,9 @@ class JournalOperations:
             waypoint("store.append.committed")
             self._broadcaster.publish(appended.announcement)
             waypoint("store.announced")
-            self._fleet.heard(wish.driver_id, wish.run_id, ended=appended.announcement.ends)
-            if appended.announcement.ends:
-                self._fleet.run_ended()
+            self._fleet.heard(wish.driver_id, wish.run_id, left=appended.left)
+            if appended.left:
+                self._fleet.place_freed()
         if appended.promoted:
             self._fleet.kick()
 

@@ -82,16 +82,18 @@ def expire(tables: Tables, silent: Sequence[Lease]) -> list[RunId]:
 def hand_out(tables: Tables, room: Mapping[DriverId, int], now: float, limits: RunLimits, after: Tenant) -> Handed:
     """Gives runs without a driver to the drivers with the most room: a round, which costs the same however many runs wait and have ended.
 
-    First those that are only to be ended, whatever room there is: that is one append. Then those that lost their driver: they hold a
+    Those that waited for approval for too long wait for a driver from now on.
+    First come those that are only to be ended, whatever room there is: that is one append. Then those that lost their driver: they hold a
     place already. Then those that have not begun, as schedule.py says, among the tenants behind `after`.
     """
+    woken = _wake_rested(tables, now)
     drivers = _Drivers({driver: places for driver, places in room.items() if tables.leases.find(driver) is not None})
     if not drivers.any:
-        return Handed({})
+        return Handed({}, again=woken == ENDINGS)
     overdue = _hand_out_overdue(tables, drivers, now)
     orphans = _hand_out_orphans(tables, drivers)
     begun, behind = _hand_out_unbegun(tables, drivers, now, limits, after)
-    again = overdue == ENDINGS or (bool(drivers.room) and (orphans == ORPHANS or begun == TURNS))
+    again = ENDINGS in (overdue, woken) or (bool(drivers.room) and (orphans == ORPHANS or begun == TURNS))
     return Handed(drivers.assignments(), tables.runs.is_due(), again, behind)
 
 
@@ -122,6 +124,13 @@ class _Drivers:
     def assignments(self) -> dict[DriverId, list[Assignment]]:
         """What those who got something got."""
         return {driver: runs for driver, runs in self._got.items() if runs}
+
+
+def _wake_rested(tables: Tables, now: float) -> int:
+    rested = tables.runs.rested(now, ENDINGS)
+    for key in rested:
+        tables.runs.wake(key)
+    return len(rested)
 
 
 def _hand_out_overdue(tables: Tables, drivers: _Drivers, now: float) -> int:

@@ -114,7 +114,7 @@ def _interrupt(tables: Tables, order: Order, session: Session, now: float, limit
     active = tables.runs.find(order.tenant, session.active_run_id)
     assert active is not None, "a session's active run exists"
     opened = _wait(tables, order, session, now, limits)
-    return replace(opened, interrupted=write_command(tables, active, order.interrupt, cancels=True, now=now))
+    return replace(opened, interrupted=write_command(tables, active, order.interrupt, now, cancels=True))
 
 
 def _fork(tables: Tables, order: Order, session: Session, now: float, limits: RunLimits) -> Opened:

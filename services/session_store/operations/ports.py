@@ -164,6 +164,15 @@ class Runs(Protocol):
     def assign(self, key: int, driver_id: DriverId, begins_at: float | None) -> None:
         """Hands a run to a driver; it is running from that moment on, or stays as it is."""
 
+    def rest(self, key: int, wakes_at: float) -> None:
+        """Takes a run from its driver: it awaits approval, until wake or a moment. Its epoch grows."""
+
+    def wake(self, key: int) -> None:
+        """Lets a run that awaits approval wait for a driver, as one that has not begun does."""
+
+    def rested(self, now: float, limit: int) -> list[int]:
+        """Keys of runs of all tenants that await approval and are to be woken by now."""
+
     def held_by(self, driver_id: DriverId) -> list[Assignment]:
         """A driver's runs, oldest first."""
 
@@ -332,6 +341,7 @@ class News(Enum):
     OPENED = "opened"  # a run
     APPENDED = "appended"  # by the run's driver
     ENDED = "ended"  # by the run's driver
+    RESTED = "rested"  # by the run's driver, which let go of it
     COMMANDED = "commanded"  # by anybody: the driver must look
     DELETED = "deleted"  # a session; there is no run
     DUE = "due"  # there are runs to hand out, and no room for them with who tells; nothing else is said

@@ -28,7 +28,8 @@ def of_appended(wish: Append, appended: Appended, has_room: bool) -> tuple[Hint,
     """The process that the driver's stream is at knows that the driver writes."""
     if appended.announcement is None:
         return ()
-    hint = _of(News.ENDED if appended.announcement.ends else News.APPENDED, appended.announcement, wish.driver_id)
+    news = News.ENDED if appended.announcement.ends else News.RESTED if appended.left else News.APPENDED
+    hint = _of(news, appended.announcement, wish.driver_id)
     return (hint, DUE) if appended.promoted and not has_room else (hint,)
 
 

@@ -6,10 +6,26 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
+from suite.cli.approval_commands import approvals, approve, deny
+from suite.cli.options import (
+    DEFAULT_DATA,
+    Agent,
+    Config,
+    Data,
+    Json,
+    Limit,
+    LocalModel,
+    Model,
+    OnBusy,
+    Priority,
+    Session,
+    Target,
+    Tenant,
+)
 from suite.cli.reach import Where
 
 
@@ -41,32 +57,6 @@ def behest(
     version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")] = False,
 ) -> None:
     """The options that come before a command."""
-
-
-Target = Annotated[
-    str | None, typer.Option(help="The suite's host:port, also BEHEST_TARGET. Without it: 127.0.0.1:50051, else one in this process.")
-]
-Tenant = Annotated[str, typer.Option(help="Whose runs and sessions.")]
-Json = Annotated[bool | None, typer.Option("--json/--no-json", help="One JSON object per line. Default: unless a person reads.")]
-Data = Annotated[Path, typer.Option(envvar="BEHEST_DATA", help="Where a suite in this process keeps its database.")]
-Config = Annotated[Path | None, typer.Option(envvar="BEHEST_CONFIG", help="The settings file. Default: behest.yaml when it is there.")]
-LocalModel = Annotated[
-    bool | None,
-    typer.Option(
-        "--local-model/--no-local-model", help="Serve a small model from this machine. Default: when installed and nothing else is set up."
-    ),
-]
-Model = Annotated[str, typer.Option(help="The model: provider/model or an alias. Default: the agent's.")]
-Agent = Annotated[str, typer.Option(help="The agent. Default: the default agent.")]
-Session = Annotated[str, typer.Option(help="The session to go on with. Default: a new one.")]
-OnBusy = Annotated[
-    Literal["reject", "queue", "interrupt", "fork"],
-    typer.Option(help="When the session has a run under way: refuse, wait behind it, stop it and wait, or go on in a copy of the session."),
-]
-Priority = Annotated[Literal["low", "normal", "high"], typer.Option(help="How early it gets a driver when runs wait for one.")]
-Limit = Annotated[int, typer.Option(min=1, max=10_000, help="At most so many.")]
-
-DEFAULT_DATA = Path(".data")
 
 
 @app.command()
@@ -266,6 +256,11 @@ def cancel(
     from suite.cli.listing import run_cancel
 
     return run_cancel(Where(target, tenant, data, config), run, reason, json)
+
+
+app.command()(approvals)
+app.command()(approve)
+app.command()(deny)
 
 
 @app.command()

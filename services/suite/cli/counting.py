@@ -12,6 +12,7 @@ from suite.cli.output import Column, Output
 from suite.cli.reach import Where
 from suite.client import Behest
 
+STATES = ("queued", "running", "awaiting_approval", "completed", "failed", "cancelled")
 DAYS = [
     Column("day", whole=True),
     *(Column(name, True, True) for name in ("runs", "failed", "turns", "tools", "failed tools", "tokens", "cost")),
@@ -44,7 +45,7 @@ def _cells(day: session_pb.DayStatistics) -> Sequence[str]:
 
 
 def _show(output: Output, sums: session_pb.Statistics) -> None:
-    states = [(name, getattr(sums, f"runs_{name}")) for name in ("queued", "running", "completed", "failed", "cancelled")]
+    states = [(name.replace("_", " "), getattr(sums, f"runs_{name}")) for name in STATES]
     split = ", ".join(f"{count} {name}" for name, count in states if count)
     output.line(f"runs      {sums.runs}{f' ({split})' if split else ''}, {_seconds(sums.run_ms)} under way")
     output.line(f"turns     {sums.turns}, {sums.messages} messages, {sums.events} events")

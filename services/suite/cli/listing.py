@@ -20,7 +20,7 @@ from suite.cli.loop import open_loop
 from suite.cli.outcome import Exit, command
 from suite.cli.output import Column, Output
 from suite.cli.reach import Where, reach
-from suite.client import Behest
+from suite.client import ENDED_STATES, Behest
 from suite.plain import enum_word, plain
 
 Show = Callable[[Behest, Output], Coroutine[None, None, Exit]]
@@ -73,7 +73,7 @@ def run_runs(where: Where, session: str, limit: int, json: bool | None) -> Exit:
 
     async def show(client: Behest, output: Output) -> Exit:
         found = await client.list_runs(session, limit=limit)
-        return _list(output, found, columns, cells, f'no runs yet; start one with `{command()} run "…"`')
+        return list_all(output, found, columns, cells, f'no runs yet; start one with `{command()} run "…"`')
 
     return with_client(where, show, json)
 
@@ -87,7 +87,7 @@ def run_sessions(where: Where, limit: int, json: bool | None) -> Exit:
         return session.id, str(session.message_count), age(session.updated_at), rest
 
     async def show(client: Behest, output: Output) -> Exit:
-        return _list(output, await client.list_sessions(limit), columns, cells, f"no sessions yet; `{command()} chat` begins one")
+        return list_all(output, await client.list_sessions(limit), columns, cells, f"no sessions yet; `{command()} chat` begins one")
 
     return with_client(where, show, json)
 
@@ -129,7 +129,7 @@ def run_cancel(where: Where, run_id: str, reason: str, json: bool | None) -> Exi
         if output.json:
             output.message(run)
         else:
-            output.line(f"{run.id} is {state_word(run.state)}" + ("; it ends soon" if run.state < run_pb.RUN_STATE_COMPLETED else ""))
+            output.line(f"{run.id} is {state_word(run.state)}" + ("" if run.state in ENDED_STATES else "; it ends soon"))
         return Exit.OK
 
     return with_client(where, show, json)
@@ -144,7 +144,7 @@ def run_tools(where: Where, json: bool | None) -> Exit:
         return tool.definition.name, ", ".join(traits), timeline.shortened(tool.definition.description)
 
     async def show(client: Behest, output: Output) -> Exit:
-        return _list(output, await client.tools(), columns, cells, "no tools; name functions in tool_executor.functions of behest.yaml")
+        return list_all(output, await client.tools(), columns, cells, "no tools; name functions in tool_executor.functions of behest.yaml")
 
     return with_client(where, show, json)
 
@@ -158,7 +158,7 @@ def run_models(where: Where, json: bool | None) -> Exit:
         return model.name, str(model.capabilities.context_tokens or ""), ", ".join(able)
 
     async def show(client: Behest, output: Output) -> Exit:
-        code = _list(output, await client.models(), columns, cells, "no model can be called")
+        code = list_all(output, await client.models(), columns, cells, "no model can be called")
         if not output.json:
             for provider in await client.providers():
                 if not provider.ready:
@@ -199,7 +199,7 @@ def run_agents(where: Where, json: bool | None) -> Exit:
 
     async def show(client: Behest, output: Output) -> Exit:
         listed = await client.agents()
-        code = _list(output, listed.agents, columns, cells, "no agents; name some in orchestrator.agents of behest.yaml")
+        code = list_all(output, listed.agents, columns, cells, "no agents; name some in orchestrator.agents of behest.yaml")
         if listed.default_agent and not output.json:
             output.line(output.dim(f"the default is {listed.default_agent}"))
         return code
@@ -209,7 +209,7 @@ def run_agents(where: Where, json: bool | None) -> Exit:
 
 def state_word(state: run_pb.RunState.ValueType) -> str:
     """A run's state in a word."""
-    return enum_word(run_pb.RunState.DESCRIPTOR, state)
+    return enum_word(run_pb.RunState.DESCRIPTOR, state).replace("_", " ")
 
 
 def age(time: Timestamp, now: float | None = None) -> str:
@@ -231,7 +231,8 @@ def _fields(message: Message) -> dict[str, object]:
     return value if isinstance(value, dict) else {}
 
 
-def _list(output: Output, found: Iterable[Item], columns: Sequence[Column], cells: Callable[[Item], Sequence[str]], empty: str) -> Exit:
+def list_all(output: Output, found: Iterable[Item], columns: Sequence[Column], cells: Callable[[Item], Sequence[str]], empty: str) -> Exit:
+    """Shows what was found, as objects or as a table, or the sentence that stands for nothing."""
     if output.json:
         for item in found:
             output.message(item)

@@ -8,7 +8,7 @@ from behest.event.v1 import event_pb2 as event_pb
 from behest.tool.v1 import tool_pb2 as tool_pb
 from chassis.faults import Fault
 from suite import timeline
-from suite.cli.outcome import Exit, message_of, tell
+from suite.cli.outcome import Exit, command, message_of, tell
 from suite.cli.output import Output
 from suite.following import is_terminal, kind_of
 from suite.handle import as_fault
@@ -62,6 +62,10 @@ class Live:
                 self._beside(f"⚙ {timeline.shortened(timeline.call_text(event.tool_call_completed.call))}")
             case "tool_execution_finished":
                 self._tool_finished(event.tool_execution_finished.result)
+            case "approval_requested":
+                self._waits(event.approval_requested)
+            case "approval_resolved":
+                self._beside(timeline.row(event, self._started).details)
             case "doom_loop_detected":
                 self._beside(f"the model repeats itself: {event.doom_loop_detected.pattern}")
             case "run_completed":
@@ -74,6 +78,9 @@ class Live:
     def _tool_finished(self, result: tool_pb.ToolResult) -> None:
         status = enum_word(tool_pb.ExecutionStatus.DESCRIPTOR, result.status).replace("_", " ")
         self._beside(f"  {result.tool} {status} in {result.duration_ms:.1f} ms")
+
+    def _waits(self, requested: event_pb.ApprovalRequested) -> None:
+        self._beside(f"{requested.tool} waits for approval: {command()} approve {requested.approval_id}, or {command()} deny")
 
     def _failed(self, fault: Fault) -> None:
         self._end_line()

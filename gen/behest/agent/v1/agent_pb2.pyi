@@ -44,6 +44,34 @@ AGENT_MODE_SUBAGENT: AgentMode.ValueType  # 2
 """Takes orders from other agents."""
 Global___AgentMode: _TypeAlias = AgentMode  # noqa: Y015
 
+class _PermissionAction:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _PermissionActionEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_PermissionAction.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    PERMISSION_ACTION_UNSPECIFIED: _PermissionAction.ValueType  # 0
+    """Never valid on the wire."""
+    PERMISSION_ACTION_ALLOW: _PermissionAction.ValueType  # 1
+    """It runs."""
+    PERMISSION_ACTION_DENY: _PermissionAction.ValueType  # 2
+    """It does not run, and the model is told."""
+    PERMISSION_ACTION_ASK: _PermissionAction.ValueType  # 3
+    """It waits for people to approve it."""
+
+class PermissionAction(_PermissionAction, metaclass=_PermissionActionEnumTypeWrapper):
+    """What happens to a call of a tool."""
+
+PERMISSION_ACTION_UNSPECIFIED: PermissionAction.ValueType  # 0
+"""Never valid on the wire."""
+PERMISSION_ACTION_ALLOW: PermissionAction.ValueType  # 1
+"""It runs."""
+PERMISSION_ACTION_DENY: PermissionAction.ValueType  # 2
+"""It does not run, and the model is told."""
+PERMISSION_ACTION_ASK: PermissionAction.ValueType  # 3
+"""It waits for people to approve it."""
+Global___PermissionAction: _TypeAlias = PermissionAction  # noqa: Y015
+
 @_typing.final
 class Limits(_message.Message):
     """What one run may consume. Zero means the default in brackets, never no limit."""
@@ -113,6 +141,40 @@ class HistoryLimits(_message.Message):
 Global___HistoryLimits: _TypeAlias = HistoryLimits  # noqa: Y015
 
 @_typing.final
+class Permission(_message.Message):
+    """A rule for calls of tools. Of several that match a call the last one counts; a call that none matches runs."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TOOL_FIELD_NUMBER: _builtins.int
+    ACTION_FIELD_NUMBER: _builtins.int
+    APPROVALS_NEEDED_FIELD_NUMBER: _builtins.int
+    EXPIRES_MS_FIELD_NUMBER: _builtins.int
+    tool: _builtins.str
+    """The tool's name. It may end with * for a prefix."""
+    action: Global___PermissionAction.ValueType
+    """What happens to the call."""
+    approvals_needed: _builtins.int
+    """With ASK: how many different people must approve it [1]."""
+    expires_ms: _builtins.int
+    """With ASK: milliseconds after which a call that was not decided counts as denied [86 400 000, a day]. The run's wall time ends earlier when it is shorter."""
+    def __init__(
+        self,
+        *,
+        tool: _builtins.str = ...,
+        action: Global___PermissionAction.ValueType = ...,
+        approvals_needed: _builtins.int = ...,
+        expires_ms: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "approvals_needed", b"approvals_needed", "expires_ms", b"expires_ms", "tool", b"tool"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Permission: _TypeAlias = Permission  # noqa: Y015
+
+@_typing.final
 class Agent(_message.Message):
     """An agent as it is configured. A run keeps the version it began with."""
 
@@ -133,6 +195,7 @@ class Agent(_message.Message):
     VERSION_FIELD_NUMBER: _builtins.int
     CONTEXT_FIELD_NUMBER: _builtins.int
     LOOP_EXEMPT_TOOLS_FIELD_NUMBER: _builtins.int
+    PERMISSIONS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Its name."""
     description: _builtins.str
@@ -177,6 +240,10 @@ class Agent(_message.Message):
     def loop_exempt_tools(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Tools that may repeat without being taken for a loop, such as polling tools."""
 
+    @_builtins.property
+    def permissions(self) -> _containers.RepeatedCompositeFieldContainer[Global___Permission]:
+        """Which calls of its tools run, do not run, or wait for approval."""
+
     def __init__(
         self,
         *,
@@ -195,10 +262,11 @@ class Agent(_message.Message):
         version: _builtins.str = ...,
         context: _abc.Iterable[_builtins.str] | None = ...,
         loop_exempt_tools: _abc.Iterable[_builtins.str] | None = ...,
+        permissions: _abc.Iterable[Global___Permission] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["history", b"history", "limits", b"limits", "sampling", b"sampling"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["context", b"context", "description", b"description", "fallback_models", b"fallback_models", "hidden", b"hidden", "history", b"history", "instructions", b"instructions", "limits", b"limits", "loop_exempt_tools", b"loop_exempt_tools", "mode", b"mode", "model", b"model", "name", b"name", "output_schema", b"output_schema", "sampling", b"sampling", "tools", b"tools", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["context", b"context", "description", b"description", "fallback_models", b"fallback_models", "hidden", b"hidden", "history", b"history", "instructions", b"instructions", "limits", b"limits", "loop_exempt_tools", b"loop_exempt_tools", "mode", b"mode", "model", b"model", "name", b"name", "output_schema", b"output_schema", "permissions", b"permissions", "sampling", b"sampling", "tools", b"tools", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

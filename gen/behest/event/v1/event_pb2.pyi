@@ -15,6 +15,7 @@ from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -25,6 +26,34 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class _ApprovalDecision:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ApprovalDecisionEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ApprovalDecision.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    APPROVAL_DECISION_UNSPECIFIED: _ApprovalDecision.ValueType  # 0
+    """Never valid on the wire."""
+    APPROVAL_DECISION_APPROVE: _ApprovalDecision.ValueType  # 1
+    """It may run."""
+    APPROVAL_DECISION_DENY: _ApprovalDecision.ValueType  # 2
+    """It must not run."""
+    APPROVAL_DECISION_EXPIRE: _ApprovalDecision.ValueType  # 3
+    """Nobody decided in time: it must not run."""
+
+class ApprovalDecision(_ApprovalDecision, metaclass=_ApprovalDecisionEnumTypeWrapper):
+    """What was decided about a call that waits for approval."""
+
+APPROVAL_DECISION_UNSPECIFIED: ApprovalDecision.ValueType  # 0
+"""Never valid on the wire."""
+APPROVAL_DECISION_APPROVE: ApprovalDecision.ValueType  # 1
+"""It may run."""
+APPROVAL_DECISION_DENY: ApprovalDecision.ValueType  # 2
+"""It must not run."""
+APPROVAL_DECISION_EXPIRE: ApprovalDecision.ValueType  # 3
+"""Nobody decided in time: it must not run."""
+Global___ApprovalDecision: _TypeAlias = ApprovalDecision  # noqa: Y015
 
 @_typing.final
 class Event(_message.Message):
@@ -63,6 +92,8 @@ class Event(_message.Message):
     RUN_FAILED_FIELD_NUMBER: _builtins.int
     RUN_CANCELLED_FIELD_NUMBER: _builtins.int
     MODEL_SEAM_FIELD_NUMBER: _builtins.int
+    APPROVAL_REQUESTED_FIELD_NUMBER: _builtins.int
+    APPROVAL_RESOLVED_FIELD_NUMBER: _builtins.int
     run_id: _builtins.str
     """The run."""
     session_id: _builtins.str
@@ -175,6 +206,14 @@ class Event(_message.Message):
     def model_seam(self) -> Global___ModelSeam:
         """Another target went on with the model's answer."""
 
+    @_builtins.property
+    def approval_requested(self) -> Global___ApprovalRequested:
+        """A tool call waits for approval."""
+
+    @_builtins.property
+    def approval_resolved(self) -> Global___ApprovalResolved:
+        """Somebody, or the time that passed, decided about a tool call that waits for approval."""
+
     def __init__(
         self,
         *,
@@ -209,12 +248,14 @@ class Event(_message.Message):
         run_failed: Global___RunFailed | None = ...,
         run_cancelled: Global___RunCancelled | None = ...,
         model_seam: Global___ModelSeam | None = ...,
+        approval_requested: Global___ApprovalRequested | None = ...,
+        approval_resolved: Global___ApprovalResolved | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["cancel_requested", b"cancel_requested", "context_built", b"context_built", "doom_loop_detected", b"doom_loop_detected", "input_received", b"input_received", "kind", b"kind", "messages_committed", b"messages_committed", "model_failed", b"model_failed", "model_finished", b"model_finished", "model_seam", b"model_seam", "model_started", b"model_started", "reasoning_delta", b"reasoning_delta", "run_cancelled", b"run_cancelled", "run_completed", b"run_completed", "run_created", b"run_created", "run_failed", b"run_failed", "run_resumed", b"run_resumed", "run_started", b"run_started", "text_delta", b"text_delta", "time", b"time", "tool_call_completed", b"tool_call_completed", "tool_call_delta", b"tool_call_delta", "tool_call_started", b"tool_call_started", "tool_execution_finished", b"tool_execution_finished", "tool_execution_progress", b"tool_execution_progress", "tool_execution_started", b"tool_execution_started", "usage_recorded", b"usage_recorded"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["approval_requested", b"approval_requested", "approval_resolved", b"approval_resolved", "cancel_requested", b"cancel_requested", "context_built", b"context_built", "doom_loop_detected", b"doom_loop_detected", "input_received", b"input_received", "kind", b"kind", "messages_committed", b"messages_committed", "model_failed", b"model_failed", "model_finished", b"model_finished", "model_seam", b"model_seam", "model_started", b"model_started", "reasoning_delta", b"reasoning_delta", "run_cancelled", b"run_cancelled", "run_completed", b"run_completed", "run_created", b"run_created", "run_failed", b"run_failed", "run_resumed", b"run_resumed", "run_started", b"run_started", "text_delta", b"text_delta", "time", b"time", "tool_call_completed", b"tool_call_completed", "tool_call_delta", b"tool_call_delta", "tool_call_started", b"tool_call_started", "tool_execution_finished", b"tool_execution_finished", "tool_execution_progress", b"tool_execution_progress", "tool_execution_started", b"tool_execution_started", "usage_recorded", b"usage_recorded"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cancel_requested", b"cancel_requested", "context_built", b"context_built", "doom_loop_detected", b"doom_loop_detected", "input_received", b"input_received", "kind", b"kind", "messages_committed", b"messages_committed", "model_failed", b"model_failed", "model_finished", b"model_finished", "model_seam", b"model_seam", "model_started", b"model_started", "position", b"position", "reasoning_delta", b"reasoning_delta", "run_cancelled", b"run_cancelled", "run_completed", b"run_completed", "run_created", b"run_created", "run_failed", b"run_failed", "run_id", b"run_id", "run_resumed", b"run_resumed", "run_started", b"run_started", "sequence", b"sequence", "session_id", b"session_id", "tenant", b"tenant", "text_delta", b"text_delta", "time", b"time", "tool_call_completed", b"tool_call_completed", "tool_call_delta", b"tool_call_delta", "tool_call_started", b"tool_call_started", "tool_execution_finished", b"tool_execution_finished", "tool_execution_progress", b"tool_execution_progress", "tool_execution_started", b"tool_execution_started", "traceparent", b"traceparent", "usage_recorded", b"usage_recorded"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["approval_requested", b"approval_requested", "approval_resolved", b"approval_resolved", "cancel_requested", b"cancel_requested", "context_built", b"context_built", "doom_loop_detected", b"doom_loop_detected", "input_received", b"input_received", "kind", b"kind", "messages_committed", b"messages_committed", "model_failed", b"model_failed", "model_finished", b"model_finished", "model_seam", b"model_seam", "model_started", b"model_started", "position", b"position", "reasoning_delta", b"reasoning_delta", "run_cancelled", b"run_cancelled", "run_completed", b"run_completed", "run_created", b"run_created", "run_failed", b"run_failed", "run_id", b"run_id", "run_resumed", b"run_resumed", "run_started", b"run_started", "sequence", b"sequence", "session_id", b"session_id", "tenant", b"tenant", "text_delta", b"text_delta", "time", b"time", "tool_call_completed", b"tool_call_completed", "tool_call_delta", b"tool_call_delta", "tool_call_started", b"tool_call_started", "tool_execution_finished", b"tool_execution_finished", "tool_execution_progress", b"tool_execution_progress", "tool_execution_started", b"tool_execution_started", "traceparent", b"traceparent", "usage_recorded", b"usage_recorded"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["run_created", "run_started", "run_resumed", "context_built", "model_started", "text_delta", "reasoning_delta", "tool_call_started", "tool_call_delta", "tool_call_completed", "model_finished", "model_failed", "messages_committed", "usage_recorded", "tool_execution_started", "tool_execution_progress", "tool_execution_finished", "doom_loop_detected", "input_received", "cancel_requested", "run_completed", "run_failed", "run_cancelled", "model_seam"]  # noqa: Y015
+    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["run_created", "run_started", "run_resumed", "context_built", "model_started", "text_delta", "reasoning_delta", "tool_call_started", "tool_call_delta", "tool_call_completed", "model_finished", "model_failed", "messages_committed", "usage_recorded", "tool_execution_started", "tool_execution_progress", "tool_execution_finished", "doom_loop_detected", "input_received", "cancel_requested", "run_completed", "run_failed", "run_cancelled", "model_seam", "approval_requested", "approval_resolved"]  # noqa: Y015
     _WhichOneofArgType_kind: _TypeAlias = _typing.Literal["kind", b"kind"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_kind) -> _WhichOneofReturnType_kind | None: ...
 
@@ -1059,3 +1100,89 @@ class ModelSeam(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ModelSeam: _TypeAlias = ModelSeam  # noqa: Y015
+
+@_typing.final
+class ApprovalRequested(_message.Message):
+    """A tool call waits for approval. The run goes on when all calls of the turn are decided."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TURN_FIELD_NUMBER: _builtins.int
+    APPROVAL_ID_FIELD_NUMBER: _builtins.int
+    CALL_ID_FIELD_NUMBER: _builtins.int
+    TOOL_FIELD_NUMBER: _builtins.int
+    ARGUMENTS_DIGEST_FIELD_NUMBER: _builtins.int
+    EXPIRES_AT_FIELD_NUMBER: _builtins.int
+    APPROVALS_NEEDED_FIELD_NUMBER: _builtins.int
+    turn: _builtins.int
+    """The turn, from 1."""
+    approval_id: _builtins.str
+    """The approval: the run, the turn and the call, parted by slashes."""
+    call_id: _builtins.str
+    """The call's id."""
+    tool: _builtins.str
+    """The tool."""
+    arguments_digest: _builtins.str
+    """SHA-256 of the arguments byte by byte as the model wrote them, hexadecimal. A decision names it."""
+    approvals_needed: _builtins.int
+    """How many different people must approve it."""
+    @_builtins.property
+    def expires_at(self) -> _timestamp_pb2.Timestamp:
+        """When it counts as denied."""
+
+    def __init__(
+        self,
+        *,
+        turn: _builtins.int = ...,
+        approval_id: _builtins.str = ...,
+        call_id: _builtins.str = ...,
+        tool: _builtins.str = ...,
+        arguments_digest: _builtins.str = ...,
+        expires_at: _timestamp_pb2.Timestamp | None = ...,
+        approvals_needed: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["expires_at", b"expires_at"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["approval_id", b"approval_id", "approvals_needed", b"approvals_needed", "arguments_digest", b"arguments_digest", "call_id", b"call_id", "expires_at", b"expires_at", "tool", b"tool", "turn", b"turn"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ApprovalRequested: _TypeAlias = ApprovalRequested  # noqa: Y015
+
+@_typing.final
+class ApprovalResolved(_message.Message):
+    """Somebody decided, or the time passed."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    APPROVAL_ID_FIELD_NUMBER: _builtins.int
+    DECISION_FIELD_NUMBER: _builtins.int
+    PRINCIPAL_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    OUTSTANDING_FIELD_NUMBER: _builtins.int
+    approval_id: _builtins.str
+    """The approval."""
+    decision: Global___ApprovalDecision.ValueType
+    """The decision."""
+    principal: _builtins.str
+    """Who decided. Empty when it expired."""
+    reason: _builtins.str
+    """Why, in that person's words."""
+    outstanding: _builtins.int
+    """How many more people must approve before the call runs. Zero: the approval is decided."""
+    def __init__(
+        self,
+        *,
+        approval_id: _builtins.str = ...,
+        decision: Global___ApprovalDecision.ValueType = ...,
+        principal: _builtins.str = ...,
+        reason: _builtins.str = ...,
+        outstanding: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["approval_id", b"approval_id", "decision", b"decision", "outstanding", b"outstanding", "principal", b"principal", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ApprovalResolved: _TypeAlias = ApprovalResolved  # noqa: Y015

@@ -83,6 +83,14 @@ class _ReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Reason.ValueTy
     """[FAILED_PRECONDITION] The history cannot be made to fit the model's window."""
     REASON_RUN_CANCELLED: _Reason.ValueType  # 54
     """[CANCELLED] The run was cancelled."""
+    REASON_APPROVAL_NOT_FOUND: _Reason.ValueType  # 55
+    """[NOT_FOUND] No such approval."""
+    REASON_APPROVAL_DECIDED: _Reason.ValueType  # 56
+    """[FAILED_PRECONDITION] The approval was decided before, or this person has decided about it already."""
+    REASON_APPROVAL_EXPIRED: _Reason.ValueType  # 57
+    """[FAILED_PRECONDITION] Nobody decided in time; the call counts as denied."""
+    REASON_APPROVAL_MISMATCH: _Reason.ValueType  # 58
+    """[FAILED_PRECONDITION] The decision is about other arguments than those of the call."""
     REASON_AGENT_NOT_FOUND: _Reason.ValueType  # 60
     """[NOT_FOUND] No such agent."""
     REASON_TOOL_NOT_FOUND: _Reason.ValueType  # 80
@@ -215,6 +223,14 @@ REASON_CONTEXT_OVERFLOW: Reason.ValueType  # 53
 """[FAILED_PRECONDITION] The history cannot be made to fit the model's window."""
 REASON_RUN_CANCELLED: Reason.ValueType  # 54
 """[CANCELLED] The run was cancelled."""
+REASON_APPROVAL_NOT_FOUND: Reason.ValueType  # 55
+"""[NOT_FOUND] No such approval."""
+REASON_APPROVAL_DECIDED: Reason.ValueType  # 56
+"""[FAILED_PRECONDITION] The approval was decided before, or this person has decided about it already."""
+REASON_APPROVAL_EXPIRED: Reason.ValueType  # 57
+"""[FAILED_PRECONDITION] Nobody decided in time; the call counts as denied."""
+REASON_APPROVAL_MISMATCH: Reason.ValueType  # 58
+"""[FAILED_PRECONDITION] The decision is about other arguments than those of the call."""
 REASON_AGENT_NOT_FOUND: Reason.ValueType  # 60
 """[NOT_FOUND] No such agent."""
 REASON_TOOL_NOT_FOUND: Reason.ValueType  # 80

@@ -24,11 +24,12 @@ _sym_db = _symbol_database.Default()
 
 from behest.chat.v1 import chat_pb2 as behest_dot_chat_dot_v1_dot_chat__pb2
 from behest.agent.v1 import agent_pb2 as behest_dot_agent_dot_v1_dot_agent__pb2
+from behest.event.v1 import event_pb2 as behest_dot_event_dot_v1_dot_event__pb2
 from behest.fault.v1 import fault_pb2 as behest_dot_fault_dot_v1_dot_fault__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17\x62\x65hest/run/v1/run.proto\x12\rbehest.run.v1\x1a\x19\x62\x65hest/chat/v1/chat.proto\x1a\x1b\x62\x65hest/agent/v1/agent.proto\x1a\x1b\x62\x65hest/fault/v1/fault.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xd5\x04\n\x03Run\x12\n\n\x02id\x18\x01 \x01(\t\x12\x12\n\nsession_id\x18\x02 \x01(\t\x12\r\n\x05\x61gent\x18\x03 \x01(\t\x12\x15\n\ragent_version\x18\x04 \x01(\t\x12&\n\x05state\x18\x05 \x01(\x0e\x32\x17.behest.run.v1.RunState\x12\x10\n\x08sequence\x18\x06 \x01(\x03\x12$\n\x05usage\x18\x07 \x01(\x0b\x32\x15.behest.chat.v1.Usage\x12\r\n\x05turns\x18\x08 \x01(\x05\x12%\n\x05\x66\x61ult\x18\t \x01(\x0b\x32\x16.behest.fault.v1.Fault\x12.\n\ncreated_at\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nstarted_at\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nded_at\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x32\n\x08metadata\x18\r \x03(\x0b\x32 .behest.run.v1.Run.MetadataEntry\x12\r\n\x05title\x18\x0e \x01(\t\x12\'\n\x06limits\x18\x0f \x01(\x0b\x32\x17.behest.agent.v1.Limits\x12\x19\n\x11output_message_id\x18\x10 \x01(\t\x12,\n\x08priority\x18\x11 \x01(\x0e\x32\x1a.behest.run.v1.RunPriority\x1a/\n\rMetadataEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01*\x9a\x01\n\x08RunState\x12\x19\n\x15RUN_STATE_UNSPECIFIED\x10\x00\x12\x14\n\x10RUN_STATE_QUEUED\x10\x01\x12\x15\n\x11RUN_STATE_RUNNING\x10\x02\x12\x17\n\x13RUN_STATE_COMPLETED\x10\x03\x12\x14\n\x10RUN_STATE_FAILED\x10\x04\x12\x17\n\x13RUN_STATE_CANCELLED\x10\x05*\x89\x01\n\nBusyPolicy\x12\x1b\n\x17\x42USY_POLICY_UNSPECIFIED\x10\x00\x12\x16\n\x12\x42USY_POLICY_REJECT\x10\x01\x12\x15\n\x11\x42USY_POLICY_QUEUE\x10\x02\x12\x19\n\x15\x42USY_POLICY_INTERRUPT\x10\x03\x12\x14\n\x10\x42USY_POLICY_FORK\x10\x04*q\n\x0bRunPriority\x12\x1c\n\x18RUN_PRIORITY_UNSPECIFIED\x10\x00\x12\x14\n\x10RUN_PRIORITY_LOW\x10\x01\x12\x17\n\x13RUN_PRIORITY_NORMAL\x10\x02\x12\x15\n\x11RUN_PRIORITY_HIGH\x10\x03\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17\x62\x65hest/run/v1/run.proto\x12\rbehest.run.v1\x1a\x19\x62\x65hest/chat/v1/chat.proto\x1a\x1b\x62\x65hest/agent/v1/agent.proto\x1a\x1b\x62\x65hest/event/v1/event.proto\x1a\x1b\x62\x65hest/fault/v1/fault.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xd5\x04\n\x03Run\x12\n\n\x02id\x18\x01 \x01(\t\x12\x12\n\nsession_id\x18\x02 \x01(\t\x12\r\n\x05\x61gent\x18\x03 \x01(\t\x12\x15\n\ragent_version\x18\x04 \x01(\t\x12&\n\x05state\x18\x05 \x01(\x0e\x32\x17.behest.run.v1.RunState\x12\x10\n\x08sequence\x18\x06 \x01(\x03\x12$\n\x05usage\x18\x07 \x01(\x0b\x32\x15.behest.chat.v1.Usage\x12\r\n\x05turns\x18\x08 \x01(\x05\x12%\n\x05\x66\x61ult\x18\t \x01(\x0b\x32\x16.behest.fault.v1.Fault\x12.\n\ncreated_at\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nstarted_at\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nded_at\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x32\n\x08metadata\x18\r \x03(\x0b\x32 .behest.run.v1.Run.MetadataEntry\x12\r\n\x05title\x18\x0e \x01(\t\x12\'\n\x06limits\x18\x0f \x01(\x0b\x32\x17.behest.agent.v1.Limits\x12\x19\n\x11output_message_id\x18\x10 \x01(\t\x12,\n\x08priority\x18\x11 \x01(\x0e\x32\x1a.behest.run.v1.RunPriority\x1a/\n\rMetadataEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xee\x02\n\x08\x41pproval\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0e\n\x06run_id\x18\x02 \x01(\t\x12\x12\n\nsession_id\x18\x03 \x01(\t\x12\r\n\x05\x61gent\x18\x04 \x01(\t\x12\x0c\n\x04turn\x18\x05 \x01(\x05\x12&\n\x04\x63\x61ll\x18\x06 \x01(\x0b\x32\x18.behest.chat.v1.ToolCall\x12\x18\n\x10\x61rguments_digest\x18\x07 \x01(\t\x12\x30\n\x0crequested_at\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nexpires_at\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12+\n\x05state\x18\n \x01(\x0e\x32\x1c.behest.run.v1.ApprovalState\x12\x18\n\x10\x61pprovals_needed\x18\x0b \x01(\x05\x12*\n\x05votes\x18\x0c \x03(\x0b\x32\x1b.behest.run.v1.ApprovalVote\"\x96\x01\n\x0c\x41pprovalVote\x12\x11\n\tprincipal\x18\x01 \x01(\t\x12\x33\n\x08\x64\x65\x63ision\x18\x02 \x01(\x0e\x32!.behest.event.v1.ApprovalDecision\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12.\n\ndecided_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp*\xbb\x01\n\x08RunState\x12\x19\n\x15RUN_STATE_UNSPECIFIED\x10\x00\x12\x14\n\x10RUN_STATE_QUEUED\x10\x01\x12\x15\n\x11RUN_STATE_RUNNING\x10\x02\x12\x17\n\x13RUN_STATE_COMPLETED\x10\x03\x12\x14\n\x10RUN_STATE_FAILED\x10\x04\x12\x17\n\x13RUN_STATE_CANCELLED\x10\x05\x12\x1f\n\x1bRUN_STATE_AWAITING_APPROVAL\x10\x06*\x89\x01\n\nBusyPolicy\x12\x1b\n\x17\x42USY_POLICY_UNSPECIFIED\x10\x00\x12\x16\n\x12\x42USY_POLICY_REJECT\x10\x01\x12\x15\n\x11\x42USY_POLICY_QUEUE\x10\x02\x12\x19\n\x15\x42USY_POLICY_INTERRUPT\x10\x03\x12\x14\n\x10\x42USY_POLICY_FORK\x10\x04*q\n\x0bRunPriority\x12\x1c\n\x18RUN_PRIORITY_UNSPECIFIED\x10\x00\x12\x14\n\x10RUN_PRIORITY_LOW\x10\x01\x12\x17\n\x13RUN_PRIORITY_NORMAL\x10\x02\x12\x15\n\x11RUN_PRIORITY_HIGH\x10\x03*\xbd\x01\n\rApprovalState\x12\x1e\n\x1a\x41PPROVAL_STATE_UNSPECIFIED\x10\x00\x12\x1a\n\x16\x41PPROVAL_STATE_PENDING\x10\x01\x12\x1b\n\x17\x41PPROVAL_STATE_APPROVED\x10\x02\x12\x19\n\x15\x41PPROVAL_STATE_DENIED\x10\x03\x12\x1a\n\x16\x41PPROVAL_STATE_EXPIRED\x10\x04\x12\x1c\n\x18\x41PPROVAL_STATE_ABANDONED\x10\x05\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -37,14 +38,20 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_RUN_METADATAENTRY']._loaded_options = None
   _globals['_RUN_METADATAENTRY']._serialized_options = b'8\001'
-  _globals['_RUNSTATE']._serialized_start=761
-  _globals['_RUNSTATE']._serialized_end=915
-  _globals['_BUSYPOLICY']._serialized_start=918
-  _globals['_BUSYPOLICY']._serialized_end=1055
-  _globals['_RUNPRIORITY']._serialized_start=1057
-  _globals['_RUNPRIORITY']._serialized_end=1170
-  _globals['_RUN']._serialized_start=161
-  _globals['_RUN']._serialized_end=758
-  _globals['_RUN_METADATAENTRY']._serialized_start=711
-  _globals['_RUN_METADATAENTRY']._serialized_end=758
+  _globals['_RUNSTATE']._serialized_start=1312
+  _globals['_RUNSTATE']._serialized_end=1499
+  _globals['_BUSYPOLICY']._serialized_start=1502
+  _globals['_BUSYPOLICY']._serialized_end=1639
+  _globals['_RUNPRIORITY']._serialized_start=1641
+  _globals['_RUNPRIORITY']._serialized_end=1754
+  _globals['_APPROVALSTATE']._serialized_start=1757
+  _globals['_APPROVALSTATE']._serialized_end=1946
+  _globals['_RUN']._serialized_start=190
+  _globals['_RUN']._serialized_end=787
+  _globals['_RUN_METADATAENTRY']._serialized_start=740
+  _globals['_RUN_METADATAENTRY']._serialized_end=787
+  _globals['_APPROVAL']._serialized_start=790
+  _globals['_APPROVAL']._serialized_end=1156
+  _globals['_APPROVALVOTE']._serialized_start=1159
+  _globals['_APPROVALVOTE']._serialized_end=1309
 # @@protoc_insertion_point(module_scope)

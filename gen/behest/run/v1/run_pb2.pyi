@@ -5,6 +5,7 @@ A run: one order, carried out."""
 
 from behest.agent.v1 import agent_pb2 as _agent_pb2
 from behest.chat.v1 import chat_pb2 as _chat_pb2
+from behest.event.v1 import event_pb2 as _event_pb2
 from behest.fault.v1 import fault_pb2 as _fault_pb2
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
@@ -41,6 +42,8 @@ class _RunStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_RunState.Val
     """Ended: it failed."""
     RUN_STATE_CANCELLED: _RunState.ValueType  # 5
     """Ended: it was cancelled."""
+    RUN_STATE_AWAITING_APPROVAL: _RunState.ValueType  # 6
+    """Waits for people to approve tool calls. Nobody drives it meanwhile."""
 
 class RunState(_RunState, metaclass=_RunStateEnumTypeWrapper):
     """Where a run stands."""
@@ -57,6 +60,8 @@ RUN_STATE_FAILED: RunState.ValueType  # 4
 """Ended: it failed."""
 RUN_STATE_CANCELLED: RunState.ValueType  # 5
 """Ended: it was cancelled."""
+RUN_STATE_AWAITING_APPROVAL: RunState.ValueType  # 6
+"""Waits for people to approve tool calls. Nobody drives it meanwhile."""
 Global___RunState: _TypeAlias = RunState  # noqa: Y015
 
 class _BusyPolicy:
@@ -120,6 +125,42 @@ RUN_PRIORITY_NORMAL: RunPriority.ValueType  # 2
 RUN_PRIORITY_HIGH: RunPriority.ValueType  # 3
 """Before normal runs that were created within ten minutes before it."""
 Global___RunPriority: _TypeAlias = RunPriority  # noqa: Y015
+
+class _ApprovalState:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ApprovalStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ApprovalState.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    APPROVAL_STATE_UNSPECIFIED: _ApprovalState.ValueType  # 0
+    """In requests: any."""
+    APPROVAL_STATE_PENDING: _ApprovalState.ValueType  # 1
+    """It waits for people."""
+    APPROVAL_STATE_APPROVED: _ApprovalState.ValueType  # 2
+    """The call may run."""
+    APPROVAL_STATE_DENIED: _ApprovalState.ValueType  # 3
+    """The call must not run."""
+    APPROVAL_STATE_EXPIRED: _ApprovalState.ValueType  # 4
+    """Nobody decided in time: the call must not run."""
+    APPROVAL_STATE_ABANDONED: _ApprovalState.ValueType  # 5
+    """The run ended before it was decided."""
+
+class ApprovalState(_ApprovalState, metaclass=_ApprovalStateEnumTypeWrapper):
+    """Where an approval stands."""
+
+APPROVAL_STATE_UNSPECIFIED: ApprovalState.ValueType  # 0
+"""In requests: any."""
+APPROVAL_STATE_PENDING: ApprovalState.ValueType  # 1
+"""It waits for people."""
+APPROVAL_STATE_APPROVED: ApprovalState.ValueType  # 2
+"""The call may run."""
+APPROVAL_STATE_DENIED: ApprovalState.ValueType  # 3
+"""The call must not run."""
+APPROVAL_STATE_EXPIRED: ApprovalState.ValueType  # 4
+"""Nobody decided in time: the call must not run."""
+APPROVAL_STATE_ABANDONED: ApprovalState.ValueType  # 5
+"""The run ended before it was decided."""
+Global___ApprovalState: _TypeAlias = ApprovalState  # noqa: Y015
 
 @_typing.final
 class Run(_message.Message):
@@ -240,3 +281,113 @@ class Run(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Run: _TypeAlias = Run  # noqa: Y015
+
+@_typing.final
+class Approval(_message.Message):
+    """A tool call that waits, or waited, for people to approve it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    RUN_ID_FIELD_NUMBER: _builtins.int
+    SESSION_ID_FIELD_NUMBER: _builtins.int
+    AGENT_FIELD_NUMBER: _builtins.int
+    TURN_FIELD_NUMBER: _builtins.int
+    CALL_FIELD_NUMBER: _builtins.int
+    ARGUMENTS_DIGEST_FIELD_NUMBER: _builtins.int
+    REQUESTED_AT_FIELD_NUMBER: _builtins.int
+    EXPIRES_AT_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    APPROVALS_NEEDED_FIELD_NUMBER: _builtins.int
+    VOTES_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    """Its id: the run, the turn and the call, parted by slashes."""
+    run_id: _builtins.str
+    """The run."""
+    session_id: _builtins.str
+    """The run's session."""
+    agent: _builtins.str
+    """The agent's name."""
+    turn: _builtins.int
+    """The turn."""
+    arguments_digest: _builtins.str
+    """SHA-256 of the arguments byte by byte, hexadecimal. A decision names it."""
+    state: Global___ApprovalState.ValueType
+    """Where it stands."""
+    approvals_needed: _builtins.int
+    """How many different people must approve it."""
+    @_builtins.property
+    def call(self) -> _chat_pb2.ToolCall:
+        """The call, with the arguments as the model wrote them."""
+
+    @_builtins.property
+    def requested_at(self) -> _timestamp_pb2.Timestamp:
+        """When it was asked for."""
+
+    @_builtins.property
+    def expires_at(self) -> _timestamp_pb2.Timestamp:
+        """When it counts as denied."""
+
+    @_builtins.property
+    def votes(self) -> _containers.RepeatedCompositeFieldContainer[Global___ApprovalVote]:
+        """Who decided what, in order."""
+
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+        run_id: _builtins.str = ...,
+        session_id: _builtins.str = ...,
+        agent: _builtins.str = ...,
+        turn: _builtins.int = ...,
+        call: _chat_pb2.ToolCall | None = ...,
+        arguments_digest: _builtins.str = ...,
+        requested_at: _timestamp_pb2.Timestamp | None = ...,
+        expires_at: _timestamp_pb2.Timestamp | None = ...,
+        state: Global___ApprovalState.ValueType = ...,
+        approvals_needed: _builtins.int = ...,
+        votes: _abc.Iterable[Global___ApprovalVote] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["call", b"call", "expires_at", b"expires_at", "requested_at", b"requested_at"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent", b"agent", "approvals_needed", b"approvals_needed", "arguments_digest", b"arguments_digest", "call", b"call", "expires_at", b"expires_at", "id", b"id", "requested_at", b"requested_at", "run_id", b"run_id", "session_id", b"session_id", "state", b"state", "turn", b"turn", "votes", b"votes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Approval: _TypeAlias = Approval  # noqa: Y015
+
+@_typing.final
+class ApprovalVote(_message.Message):
+    """One person's decision."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PRINCIPAL_FIELD_NUMBER: _builtins.int
+    DECISION_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    DECIDED_AT_FIELD_NUMBER: _builtins.int
+    principal: _builtins.str
+    """Who."""
+    decision: _event_pb2.ApprovalDecision.ValueType
+    """What: APPROVE or DENY."""
+    reason: _builtins.str
+    """Why, in that person's words."""
+    @_builtins.property
+    def decided_at(self) -> _timestamp_pb2.Timestamp:
+        """When."""
+
+    def __init__(
+        self,
+        *,
+        principal: _builtins.str = ...,
+        decision: _event_pb2.ApprovalDecision.ValueType = ...,
+        reason: _builtins.str = ...,
+        decided_at: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["decided_at", b"decided_at"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["decided_at", b"decided_at", "decision", b"decision", "principal", b"principal", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ApprovalVote: _TypeAlias = ApprovalVote  # noqa: Y015

@@ -80,6 +80,16 @@ class RunServiceStub:
                 request_serializer=behest_dot_run_dot_v1_dot_run__service__pb2.SendInputRequest.SerializeToString,
                 response_deserializer=behest_dot_run_dot_v1_dot_run__service__pb2.SendInputResponse.FromString,
                 _registered_method=True)
+        self.ListApprovals = channel.unary_unary(
+                '/behest.run.v1.RunService/ListApprovals',
+                request_serializer=behest_dot_run_dot_v1_dot_run__service__pb2.ListApprovalsRequest.SerializeToString,
+                response_deserializer=behest_dot_run_dot_v1_dot_run__service__pb2.ListApprovalsResponse.FromString,
+                _registered_method=True)
+        self.ResolveApproval = channel.unary_unary(
+                '/behest.run.v1.RunService/ResolveApproval',
+                request_serializer=behest_dot_run_dot_v1_dot_run__service__pb2.ResolveApprovalRequest.SerializeToString,
+                response_deserializer=behest_dot_run_dot_v1_dot_run__service__pb2.ResolveApprovalResponse.FromString,
+                _registered_method=True)
         self.PreviewContext = channel.unary_unary(
                 '/behest.run.v1.RunService/PreviewContext',
                 request_serializer=behest_dot_run_dot_v1_dot_run__service__pb2.PreviewContextRequest.SerializeToString,
@@ -154,6 +164,21 @@ class RunServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListApprovals(self, request, context):
+        """Lists tool calls that wait for approval, or that waited. Fails with RUN_NOT_FOUND, SESSION_NOT_FOUND.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ResolveApproval(self, request, context):
+        """Approves or denies a tool call that waits. Who decides is told by the metadata behest-principal. Durable when it answers; the run goes on when all calls of its turn are decided. Idempotent by request id.
+        Fails with APPROVAL_NOT_FOUND, APPROVAL_MISMATCH, APPROVAL_DECIDED, APPROVAL_EXPIRED, RUN_ENDED, REQUEST_ID_REUSED.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def PreviewContext(self, request, context):
         """Tells what the model would see now, and what it would cost in tokens. Changes nothing. Fails with SESSION_NOT_FOUND, AGENT_NOT_FOUND.
         """
@@ -208,6 +233,16 @@ def add_RunServiceServicer_to_server(servicer, server):
                     servicer.SendInput,
                     request_deserializer=behest_dot_run_dot_v1_dot_run__service__pb2.SendInputRequest.FromString,
                     response_serializer=behest_dot_run_dot_v1_dot_run__service__pb2.SendInputResponse.SerializeToString,
+            ),
+            'ListApprovals': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListApprovals,
+                    request_deserializer=behest_dot_run_dot_v1_dot_run__service__pb2.ListApprovalsRequest.FromString,
+                    response_serializer=behest_dot_run_dot_v1_dot_run__service__pb2.ListApprovalsResponse.SerializeToString,
+            ),
+            'ResolveApproval': grpc.unary_unary_rpc_method_handler(
+                    servicer.ResolveApproval,
+                    request_deserializer=behest_dot_run_dot_v1_dot_run__service__pb2.ResolveApprovalRequest.FromString,
+                    response_serializer=behest_dot_run_dot_v1_dot_run__service__pb2.ResolveApprovalResponse.SerializeToString,
             ),
             'PreviewContext': grpc.unary_unary_rpc_method_handler(
                     servicer.PreviewContext,
@@ -459,6 +494,60 @@ class RunService:
             '/behest.run.v1.RunService/SendInput',
             behest_dot_run_dot_v1_dot_run__service__pb2.SendInputRequest.SerializeToString,
             behest_dot_run_dot_v1_dot_run__service__pb2.SendInputResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListApprovals(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/behest.run.v1.RunService/ListApprovals',
+            behest_dot_run_dot_v1_dot_run__service__pb2.ListApprovalsRequest.SerializeToString,
+            behest_dot_run_dot_v1_dot_run__service__pb2.ListApprovalsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ResolveApproval(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/behest.run.v1.RunService/ResolveApproval',
+            behest_dot_run_dot_v1_dot_run__service__pb2.ResolveApprovalRequest.SerializeToString,
+            behest_dot_run_dot_v1_dot_run__service__pb2.ResolveApprovalResponse.FromString,
             options,
             channel_credentials,
             insecure,

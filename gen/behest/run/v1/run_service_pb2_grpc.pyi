@@ -34,6 +34,12 @@ class RunServiceStub:
     """Asks a run to stop. Durable when it answers; the run ends soon after. Idempotent; a run that has ended is returned as it is. Fails with RUN_NOT_FOUND, REQUEST_ID_REUSED."""
     SendInput: _aio.UnaryUnaryMultiCallable[_run_service_pb2.SendInputRequest, _run_service_pb2.SendInputResponse]
     """Steers a run: the model sees the input at its next turn, or at once. Idempotent by request id. Fails with RUN_NOT_FOUND, RUN_ENDED, INPUT_."""
+    ListApprovals: _aio.UnaryUnaryMultiCallable[_run_service_pb2.ListApprovalsRequest, _run_service_pb2.ListApprovalsResponse]
+    """Lists tool calls that wait for approval, or that waited. Fails with RUN_NOT_FOUND, SESSION_NOT_FOUND."""
+    ResolveApproval: _aio.UnaryUnaryMultiCallable[_run_service_pb2.ResolveApprovalRequest, _run_service_pb2.ResolveApprovalResponse]
+    """Approves or denies a tool call that waits. Who decides is told by the metadata behest-principal. Durable when it answers; the run goes on when all calls of its turn are decided. Idempotent by request id.
+    Fails with APPROVAL_NOT_FOUND, APPROVAL_MISMATCH, APPROVAL_DECIDED, APPROVAL_EXPIRED, RUN_ENDED, REQUEST_ID_REUSED.
+    """
     PreviewContext: _aio.UnaryUnaryMultiCallable[_run_service_pb2.PreviewContextRequest, _run_service_pb2.PreviewContextResponse]
     """Tells what the model would see now, and what it would cost in tokens. Changes nothing. Fails with SESSION_NOT_FOUND, AGENT_NOT_FOUND."""
 
@@ -111,6 +117,24 @@ class RunServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_run_service_pb2.SendInputRequest, _abc.Awaitable[_run_service_pb2.SendInputResponse]],
     ) -> _abc.Awaitable[_run_service_pb2.SendInputResponse]:
         """Steers a run: the model sees the input at its next turn, or at once. Idempotent by request id. Fails with RUN_NOT_FOUND, RUN_ENDED, INPUT_."""
+
+    @_abc_1.abstractmethod
+    def ListApprovals(
+        self,
+        request: _run_service_pb2.ListApprovalsRequest,
+        context: _aio.ServicerContext[_run_service_pb2.ListApprovalsRequest, _abc.Awaitable[_run_service_pb2.ListApprovalsResponse]],
+    ) -> _abc.Awaitable[_run_service_pb2.ListApprovalsResponse]:
+        """Lists tool calls that wait for approval, or that waited. Fails with RUN_NOT_FOUND, SESSION_NOT_FOUND."""
+
+    @_abc_1.abstractmethod
+    def ResolveApproval(
+        self,
+        request: _run_service_pb2.ResolveApprovalRequest,
+        context: _aio.ServicerContext[_run_service_pb2.ResolveApprovalRequest, _abc.Awaitable[_run_service_pb2.ResolveApprovalResponse]],
+    ) -> _abc.Awaitable[_run_service_pb2.ResolveApprovalResponse]:
+        """Approves or denies a tool call that waits. Who decides is told by the metadata behest-principal. Durable when it answers; the run goes on when all calls of its turn are decided. Idempotent by request id.
+        Fails with APPROVAL_NOT_FOUND, APPROVAL_MISMATCH, APPROVAL_DECIDED, APPROVAL_EXPIRED, RUN_ENDED, REQUEST_ID_REUSED.
+        """
 
     @_abc_1.abstractmethod
     def PreviewContext(

@@ -27,7 +27,7 @@ from behest.run.v1 import run_pb2 as behest_dot_run_dot_v1_dot_run__pb2
 from behest.session.v1 import session_pb2 as behest_dot_session_dot_v1_dot_session__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'behest/session/v1/journal_service.proto\x12\x11\x62\x65hest.session.v1\x1a\x1b\x62\x65hest/event/v1/event.proto\x1a\x17\x62\x65hest/run/v1/run.proto\x1a\x1f\x62\x65hest/session/v1/session.proto\"\xd4\x02\n\x0eOpenRunRequest\x12\x1f\n\x03run\x18\x01 \x01(\x0b\x32\x12.behest.run.v1.Run\x12\x12\n\nrequest_id\x18\x02 \x01(\t\x12\x16\n\x0epayload_digest\x18\x03 \x01(\t\x12\x16\n\x0e\x63reate_session\x18\x04 \x01(\x08\x12*\n\x07on_busy\x18\x05 \x01(\x0e\x32\x19.behest.run.v1.BusyPolicy\x12&\n\x06\x65vents\x18\x06 \x03(\x0b\x32\x16.behest.event.v1.Event\x12\x32\n\x08messages\x18\x07 \x03(\x0b\x32 .behest.session.v1.StoredMessage\x12\x14\n\x0cinput_digest\x18\x08 \x01(\t\x12\x11\n\tdriver_id\x18\t \x01(\t\x12\x17\n\x0f\x66ork_session_id\x18\n \x01(\t\x12\x13\n\x0bmax_wait_ms\x18\x0b \x01(\x03\"R\n\x0fOpenRunResponse\x12\x1f\n\x03run\x18\x01 \x01(\x0b\x32\x12.behest.run.v1.Run\x12\r\n\x05\x65poch\x18\x02 \x01(\x03\x12\x0f\n\x07\x65xisted\x18\x03 \x01(\x08\"V\n\x08RunPatch\x12&\n\x05state\x18\x01 \x01(\x0e\x32\x17.behest.run.v1.RunState\x12\"\n\x06values\x18\x02 \x01(\x0b\x32\x12.behest.run.v1.Run\"\x90\x02\n\rAppendRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x11\n\tdriver_id\x18\x02 \x01(\t\x12\r\n\x05\x65poch\x18\x03 \x01(\x03\x12\x19\n\x11\x65xpected_sequence\x18\x04 \x01(\x03\x12&\n\x06\x65vents\x18\x05 \x03(\x0b\x32\x16.behest.event.v1.Event\x12\x32\n\x08messages\x18\x06 \x03(\x0b\x32 .behest.session.v1.StoredMessage\x12*\n\x05usage\x18\x07 \x03(\x0b\x32\x1b.behest.session.v1.UsageRow\x12*\n\x05patch\x18\x08 \x01(\x0b\x32\x1b.behest.session.v1.RunPatch\"\"\n\x0e\x41ppendResponse\x12\x10\n\x08sequence\x18\x01 \x01(\x03\"\xad\x01\n\x14RecordCommandRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12%\n\x05\x65vent\x18\x02 \x01(\x0b\x32\x16.behest.event.v1.Event\x12\x12\n\nrequest_id\x18\x03 \x01(\t\x12\x16\n\x0epayload_digest\x18\x04 \x01(\t\x12\x32\n\x08messages\x18\x05 \x03(\x0b\x32 .behest.session.v1.StoredMessage\"J\n\x15RecordCommandResponse\x12\x10\n\x08sequence\x18\x01 \x01(\x03\x12\x1f\n\x03run\x18\x02 \x01(\x0b\x32\x12.behest.run.v1.Run\"v\n\rFollowRequest\x12\x10\n\x06run_id\x18\x01 \x01(\tH\x00\x12\x14\n\nsession_id\x18\x02 \x01(\tH\x00\x12\x10\n\x06tenant\x18\x03 \x01(\x08H\x00\x12\r\n\x05\x61\x66ter\x18\x04 \x01(\x03\x12\x13\n\x0breplay_only\x18\x05 \x01(\x08\x42\x07\n\x05scope\"8\n\x0e\x46ollowResponse\x12&\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x16.behest.event.v1.Event\"\x1f\n\rGetRunRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\"1\n\x0eGetRunResponse\x12\x1f\n\x03run\x18\x01 \x01(\x0b\x32\x12.behest.run.v1.Run\"u\n\x0fListRunsRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\'\n\x06states\x18\x02 \x03(\x0e\x32\x17.behest.run.v1.RunState\x12\x11\n\tpage_size\x18\x03 \x01(\x05\x12\x12\n\npage_token\x18\x04 \x01(\t\"M\n\x10ListRunsResponse\x12 \n\x04runs\x18\x01 \x03(\x0b\x32\x12.behest.run.v1.Run\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"Z\n\x0c\x44riveRequest\x12\x11\n\tdriver_id\x18\x01 \x01(\t\x12\x0c\n\x04room\x18\x02 \x01(\x05\x12\x18\n\x10released_run_ids\x18\x03 \x03(\t\x12\x0f\n\x07leaving\x18\x04 \x01(\x08\"k\n\rDriveResponse\x12\x32\n\x0b\x61ssignments\x18\x01 \x03(\x0b\x32\x1d.behest.session.v1.Assignment\x12\x14\n\x0cwake_run_ids\x18\x02 \x03(\t\x12\x10\n\x08lease_ms\x18\x03 \x01(\x03\"M\n\nAssignment\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x0e\n\x06tenant\x18\x02 \x01(\t\x12\r\n\x05\x65poch\x18\x03 \x01(\x03\x12\x10\n\x08sequence\x18\x04 \x01(\x03\x32\xda\x04\n\x0eJournalService\x12P\n\x07OpenRun\x12!.behest.session.v1.OpenRunRequest\x1a\".behest.session.v1.OpenRunResponse\x12M\n\x06\x41ppend\x12 .behest.session.v1.AppendRequest\x1a!.behest.session.v1.AppendResponse\x12\x62\n\rRecordCommand\x12\'.behest.session.v1.RecordCommandRequest\x1a(.behest.session.v1.RecordCommandResponse\x12O\n\x06\x46ollow\x12 .behest.session.v1.FollowRequest\x1a!.behest.session.v1.FollowResponse0\x01\x12M\n\x06GetRun\x12 .behest.session.v1.GetRunRequest\x1a!.behest.session.v1.GetRunResponse\x12S\n\x08ListRuns\x12\".behest.session.v1.ListRunsRequest\x1a#.behest.session.v1.ListRunsResponse\x12N\n\x05\x44rive\x12\x1f.behest.session.v1.DriveRequest\x1a .behest.session.v1.DriveResponse(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'behest/session/v1/journal_service.proto\x12\x11\x62\x65hest.session.v1\x1a\x1b\x62\x65hest/event/v1/event.proto\x1a\x17\x62\x65hest/run/v1/run.proto\x1a\x1f\x62\x65hest/session/v1/session.proto\"\xd4\x02\n\x0eOpenRunRequest\x12\x1f\n\x03run\x18\x01 \x01(\x0b\x32\x12.behest.run.v1.Run\x12\x12\n\nrequest_id\x18\x02 \x01(\t\x12\x16\n\x0epayload_digest\x18\x03 \x01(\t\x12\x16\n\x0e\x63reate_session\x18\x04 \x01(\x08\x12*\n\x07on_busy\x18\x05 \x01(\x0e\x32\x19.behest.run.v1.BusyPolicy\x12&\n\x06\x65vents\x18\x06 \x03(\x0b\x32\x16.behest.event.v1.Event\x12\x32\n\x08messages\x18\x07 \x03(\x0b\x32 .behest.session.v1.StoredMessage\x12\x14\n\x0cinput_digest\x18\x08 \x01(\t\x12\x11\n\tdriver_id\x18\t \x01(\t\x12\x17\n\x0f\x66ork_session_id\x18\n \x01(\t\x12\x13\n\x0bmax_wait_ms\x18\x0b \x01(\x03\"R\n\x0fOpenRunResponse\x12\x1f\n\x03run\x18\x01 \x01(\x0b\x32\x12.behest.run.v1.Run\x12\r\n\x05\x65poch\x18\x02 \x01(\x03\x12\x0f\n\x07\x65xisted\x18\x03 \x01(\x08\"V\n\x08RunPatch\x12&\n\x05state\x18\x01 \x01(\x0e\x32\x17.behest.run.v1.RunState\x12\"\n\x06values\x18\x02 \x01(\x0b\x32\x12.behest.run.v1.Run\"\xa1\x02\n\rAppendRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x11\n\tdriver_id\x18\x02 \x01(\t\x12\r\n\x05\x65poch\x18\x03 \x01(\x03\x12\x19\n\x11\x65xpected_sequence\x18\x04 \x01(\x03\x12&\n\x06\x65vents\x18\x05 \x03(\x0b\x32\x16.behest.event.v1.Event\x12\x32\n\x08messages\x18\x06 \x03(\x0b\x32 .behest.session.v1.StoredMessage\x12*\n\x05usage\x18\x07 \x03(\x0b\x32\x1b.behest.session.v1.UsageRow\x12*\n\x05patch\x18\x08 \x01(\x0b\x32\x1b.behest.session.v1.RunPatch\x12\x0f\n\x07wait_ms\x18\t \x01(\x03\"\"\n\x0e\x41ppendResponse\x12\x10\n\x08sequence\x18\x01 \x01(\x03\"\xdf\x01\n\x14RecordCommandRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12%\n\x05\x65vent\x18\x02 \x01(\x0b\x32\x16.behest.event.v1.Event\x12\x12\n\nrequest_id\x18\x03 \x01(\t\x12\x16\n\x0epayload_digest\x18\x04 \x01(\t\x12\x32\n\x08messages\x18\x05 \x03(\x0b\x32 .behest.session.v1.StoredMessage\x12\x19\n\x11\x65xpected_sequence\x18\x06 \x01(\x03\x12\x15\n\rkeeps_waiting\x18\x07 \x01(\x08\"J\n\x15RecordCommandResponse\x12\x10\n\x08sequence\x18\x01 \x01(\x03\x12\x1f\n\x03run\x18\x02 \x01(\x0b\x32\x12.behest.run.v1.Run\"v\n\rFollowRequest\x12\x10\n\x06run_id\x18\x01 \x01(\tH\x00\x12\x14\n\nsession_id\x18\x02 \x01(\tH\x00\x12\x10\n\x06tenant\x18\x03 \x01(\x08H\x00\x12\r\n\x05\x61\x66ter\x18\x04 \x01(\x03\x12\x13\n\x0breplay_only\x18\x05 \x01(\x08\x42\x07\n\x05scope\"8\n\x0e\x46ollowResponse\x12&\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x16.behest.event.v1.Event\"\x1f\n\rGetRunRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\"1\n\x0eGetRunResponse\x12\x1f\n\x03run\x18\x01 \x01(\x0b\x32\x12.behest.run.v1.Run\"u\n\x0fListRunsRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\'\n\x06states\x18\x02 \x03(\x0e\x32\x17.behest.run.v1.RunState\x12\x11\n\tpage_size\x18\x03 \x01(\x05\x12\x12\n\npage_token\x18\x04 \x01(\t\"M\n\x10ListRunsResponse\x12 \n\x04runs\x18\x01 \x03(\x0b\x32\x12.behest.run.v1.Run\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"Z\n\x0c\x44riveRequest\x12\x11\n\tdriver_id\x18\x01 \x01(\t\x12\x0c\n\x04room\x18\x02 \x01(\x05\x12\x18\n\x10released_run_ids\x18\x03 \x03(\t\x12\x0f\n\x07leaving\x18\x04 \x01(\x08\"k\n\rDriveResponse\x12\x32\n\x0b\x61ssignments\x18\x01 \x03(\x0b\x32\x1d.behest.session.v1.Assignment\x12\x14\n\x0cwake_run_ids\x18\x02 \x03(\t\x12\x10\n\x08lease_ms\x18\x03 \x01(\x03\"M\n\nAssignment\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x0e\n\x06tenant\x18\x02 \x01(\t\x12\r\n\x05\x65poch\x18\x03 \x01(\x03\x12\x10\n\x08sequence\x18\x04 \x01(\x03\x32\xda\x04\n\x0eJournalService\x12P\n\x07OpenRun\x12!.behest.session.v1.OpenRunRequest\x1a\".behest.session.v1.OpenRunResponse\x12M\n\x06\x41ppend\x12 .behest.session.v1.AppendRequest\x1a!.behest.session.v1.AppendResponse\x12\x62\n\rRecordCommand\x12\'.behest.session.v1.RecordCommandRequest\x1a(.behest.session.v1.RecordCommandResponse\x12O\n\x06\x46ollow\x12 .behest.session.v1.FollowRequest\x1a!.behest.session.v1.FollowResponse0\x01\x12M\n\x06GetRun\x12 .behest.session.v1.GetRunRequest\x1a!.behest.session.v1.GetRunResponse\x12S\n\x08ListRuns\x12\".behest.session.v1.ListRunsRequest\x1a#.behest.session.v1.ListRunsResponse\x12N\n\x05\x44rive\x12\x1f.behest.session.v1.DriveRequest\x1a .behest.session.v1.DriveResponse(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -41,31 +41,31 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_RUNPATCH']._serialized_start=576
   _globals['_RUNPATCH']._serialized_end=662
   _globals['_APPENDREQUEST']._serialized_start=665
-  _globals['_APPENDREQUEST']._serialized_end=937
-  _globals['_APPENDRESPONSE']._serialized_start=939
-  _globals['_APPENDRESPONSE']._serialized_end=973
-  _globals['_RECORDCOMMANDREQUEST']._serialized_start=976
-  _globals['_RECORDCOMMANDREQUEST']._serialized_end=1149
-  _globals['_RECORDCOMMANDRESPONSE']._serialized_start=1151
-  _globals['_RECORDCOMMANDRESPONSE']._serialized_end=1225
-  _globals['_FOLLOWREQUEST']._serialized_start=1227
-  _globals['_FOLLOWREQUEST']._serialized_end=1345
-  _globals['_FOLLOWRESPONSE']._serialized_start=1347
-  _globals['_FOLLOWRESPONSE']._serialized_end=1403
-  _globals['_GETRUNREQUEST']._serialized_start=1405
-  _globals['_GETRUNREQUEST']._serialized_end=1436
-  _globals['_GETRUNRESPONSE']._serialized_start=1438
-  _globals['_GETRUNRESPONSE']._serialized_end=1487
-  _globals['_LISTRUNSREQUEST']._serialized_start=1489
-  _globals['_LISTRUNSREQUEST']._serialized_end=1606
-  _globals['_LISTRUNSRESPONSE']._serialized_start=1608
-  _globals['_LISTRUNSRESPONSE']._serialized_end=1685
-  _globals['_DRIVEREQUEST']._serialized_start=1687
-  _globals['_DRIVEREQUEST']._serialized_end=1777
-  _globals['_DRIVERESPONSE']._serialized_start=1779
-  _globals['_DRIVERESPONSE']._serialized_end=1886
-  _globals['_ASSIGNMENT']._serialized_start=1888
-  _globals['_ASSIGNMENT']._serialized_end=1965
-  _globals['_JOURNALSERVICE']._serialized_start=1968
-  _globals['_JOURNALSERVICE']._serialized_end=2570
+  _globals['_APPENDREQUEST']._serialized_end=954
+  _globals['_APPENDRESPONSE']._serialized_start=956
+  _globals['_APPENDRESPONSE']._serialized_end=990
+  _globals['_RECORDCOMMANDREQUEST']._serialized_start=993
+  _globals['_RECORDCOMMANDREQUEST']._serialized_end=1216
+  _globals['_RECORDCOMMANDRESPONSE']._serialized_start=1218
+  _globals['_RECORDCOMMANDRESPONSE']._serialized_end=1292
+  _globals['_FOLLOWREQUEST']._serialized_start=1294
+  _globals['_FOLLOWREQUEST']._serialized_end=1412
+  _globals['_FOLLOWRESPONSE']._serialized_start=1414
+  _globals['_FOLLOWRESPONSE']._serialized_end=1470
+  _globals['_GETRUNREQUEST']._serialized_start=1472
+  _globals['_GETRUNREQUEST']._serialized_end=1503
+  _globals['_GETRUNRESPONSE']._serialized_start=1505
+  _globals['_GETRUNRESPONSE']._serialized_end=1554
+  _globals['_LISTRUNSREQUEST']._serialized_start=1556
+  _globals['_LISTRUNSREQUEST']._serialized_end=1673
+  _globals['_LISTRUNSRESPONSE']._serialized_start=1675
+  _globals['_LISTRUNSRESPONSE']._serialized_end=1752
+  _globals['_DRIVEREQUEST']._serialized_start=1754
+  _globals['_DRIVEREQUEST']._serialized_end=1844
+  _globals['_DRIVERESPONSE']._serialized_start=1846
+  _globals['_DRIVERESPONSE']._serialized_end=1953
+  _globals['_ASSIGNMENT']._serialized_start=1955
+  _globals['_ASSIGNMENT']._serialized_end=2032
+  _globals['_JOURNALSERVICE']._serialized_start=2035
+  _globals['_JOURNALSERVICE']._serialized_end=2637
 # @@protoc_insertion_point(module_scope)

@@ -163,6 +163,7 @@ class AppendRequest(_message.Message):
     MESSAGES_FIELD_NUMBER: _builtins.int
     USAGE_FIELD_NUMBER: _builtins.int
     PATCH_FIELD_NUMBER: _builtins.int
+    WAIT_MS_FIELD_NUMBER: _builtins.int
     run_id: _builtins.str
     """The run."""
     driver_id: _builtins.str
@@ -171,6 +172,8 @@ class AppendRequest(_message.Message):
     """The lease's epoch."""
     expected_sequence: _builtins.int
     """The sequence of the log's last event as the driver knows it."""
+    wait_ms: _builtins.int
+    """With the state AWAITING_APPROVAL, which lets go of the run: milliseconds from now after which it is handed to a driver again, if no command did that before."""
     @_builtins.property
     def events(self) -> _containers.RepeatedCompositeFieldContainer[_event_pb2.Event]:
         """The events, numbered from expected_sequence + 1."""
@@ -198,10 +201,11 @@ class AppendRequest(_message.Message):
         messages: _abc.Iterable[_session_pb2.StoredMessage] | None = ...,
         usage: _abc.Iterable[_session_pb2.UsageRow] | None = ...,
         patch: Global___RunPatch | None = ...,
+        wait_ms: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["patch", b"patch"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["driver_id", b"driver_id", "epoch", b"epoch", "events", b"events", "expected_sequence", b"expected_sequence", "messages", b"messages", "patch", b"patch", "run_id", b"run_id", "usage", b"usage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["driver_id", b"driver_id", "epoch", b"epoch", "events", b"events", "expected_sequence", b"expected_sequence", "messages", b"messages", "patch", b"patch", "run_id", b"run_id", "usage", b"usage", "wait_ms", b"wait_ms"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -240,15 +244,21 @@ class RecordCommandRequest(_message.Message):
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     PAYLOAD_DIGEST_FIELD_NUMBER: _builtins.int
     MESSAGES_FIELD_NUMBER: _builtins.int
+    EXPECTED_SEQUENCE_FIELD_NUMBER: _builtins.int
+    KEEPS_WAITING_FIELD_NUMBER: _builtins.int
     run_id: _builtins.str
     """The run."""
     request_id: _builtins.str
     """The caller's idempotency key. Empty: not idempotent."""
     payload_digest: _builtins.str
     """SHA-256 of the caller's payload, hexadecimal."""
+    expected_sequence: _builtins.int
+    """Record it only if the log ends at this sequence. Zero: wherever it ends. -1: only find what the same request recorded before."""
+    keeps_waiting: _builtins.bool
+    """A run that waits for approval goes on waiting, as it does whenever input is received. Otherwise it is handed to a driver."""
     @_builtins.property
     def event(self) -> _event_pb2.Event:
-        """The command: cancel_requested or input_received. The store numbers it."""
+        """The command: cancel_requested, input_received or approval_resolved. The store numbers it."""
 
     @_builtins.property
     def messages(self) -> _containers.RepeatedCompositeFieldContainer[_session_pb2.StoredMessage]:
@@ -262,10 +272,12 @@ class RecordCommandRequest(_message.Message):
         request_id: _builtins.str = ...,
         payload_digest: _builtins.str = ...,
         messages: _abc.Iterable[_session_pb2.StoredMessage] | None = ...,
+        expected_sequence: _builtins.int = ...,
+        keeps_waiting: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["event", b"event", "messages", b"messages", "payload_digest", b"payload_digest", "request_id", b"request_id", "run_id", b"run_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["event", b"event", "expected_sequence", b"expected_sequence", "keeps_waiting", b"keeps_waiting", "messages", b"messages", "payload_digest", b"payload_digest", "request_id", b"request_id", "run_id", b"run_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -91,7 +91,7 @@ class JournalServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def RecordCommand(self, request, context):
-        """Records a command at the end of a run's log, without a lease, and wakes the driver. Idempotent by request id. Fails with RUN_NOT_FOUND, RUN_ENDED.
+        """Records a command at the end of a run's log, without a lease, and wakes the driver. Idempotent by request id. Fails with RUN_NOT_FOUND, RUN_ENDED, SEQUENCE_CONFLICT.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

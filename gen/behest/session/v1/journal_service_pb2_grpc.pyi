@@ -21,7 +21,7 @@ class JournalServiceStub:
     Append: _aio.UnaryUnaryMultiCallable[_journal_service_pb2.AppendRequest, _journal_service_pb2.AppendResponse]
     """Appends to a run under a lease. Durable when it answers. Idempotent: the same events at the same sequence again are acknowledged again. Fails with LEASE_LOST, SEQUENCE_CONFLICT, RUN_ENDED."""
     RecordCommand: _aio.UnaryUnaryMultiCallable[_journal_service_pb2.RecordCommandRequest, _journal_service_pb2.RecordCommandResponse]
-    """Records a command at the end of a run's log, without a lease, and wakes the driver. Idempotent by request id. Fails with RUN_NOT_FOUND, RUN_ENDED."""
+    """Records a command at the end of a run's log, without a lease, and wakes the driver. Idempotent by request id. Fails with RUN_NOT_FOUND, RUN_ENDED, SEQUENCE_CONFLICT."""
     Follow: _aio.UnaryStreamMultiCallable[_journal_service_pb2.FollowRequest, _journal_service_pb2.FollowResponse]
     """Replays the log after a place, then follows it live, without gap or duplicate. A run's stream ends after its terminal event; a session's and a tenant's do not end. Fails with RUN_NOT_FOUND, SESSION_NOT_FOUND, SEQUENCE_OUT_OF_RANGE."""
     GetRun: _aio.UnaryUnaryMultiCallable[_journal_service_pb2.GetRunRequest, _journal_service_pb2.GetRunResponse]
@@ -56,7 +56,7 @@ class JournalServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _journal_service_pb2.RecordCommandRequest,
         context: _aio.ServicerContext[_journal_service_pb2.RecordCommandRequest, _abc.Awaitable[_journal_service_pb2.RecordCommandResponse]],
     ) -> _abc.Awaitable[_journal_service_pb2.RecordCommandResponse]:
-        """Records a command at the end of a run's log, without a lease, and wakes the driver. Idempotent by request id. Fails with RUN_NOT_FOUND, RUN_ENDED."""
+        """Records a command at the end of a run's log, without a lease, and wakes the driver. Idempotent by request id. Fails with RUN_NOT_FOUND, RUN_ENDED, SEQUENCE_CONFLICT."""
 
     @_abc_1.abstractmethod
     def Follow(

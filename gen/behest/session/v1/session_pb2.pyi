@@ -204,6 +204,7 @@ class Statistics(_message.Message):
     LAST_ENDED_AT_FIELD_NUMBER: _builtins.int
     USAGE_FIELD_NUMBER: _builtins.int
     USAGE_TOTAL_FIELD_NUMBER: _builtins.int
+    RUNS_AWAITING_APPROVAL_FIELD_NUMBER: _builtins.int
     runs: _builtins.int
     """Runs, in whatever state."""
     runs_queued: _builtins.int
@@ -236,6 +237,8 @@ class Statistics(_message.Message):
     """Milliseconds that runs which have ended were under way, from their start to their end."""
     queued_ms: _builtins.float
     """Milliseconds that runs which have begun had waited for that."""
+    runs_awaiting_approval: _builtins.int
+    """Runs that wait for approval of a tool call."""
     @_builtins.property
     def first_opened_at(self) -> _timestamp_pb2.Timestamp:
         """When the first of the runs was opened. Unset: there is none."""
@@ -275,10 +278,11 @@ class Statistics(_message.Message):
         last_ended_at: _timestamp_pb2.Timestamp | None = ...,
         usage: _abc.Iterable[Global___UsageRow] | None = ...,
         usage_total: _chat_pb2.Usage | None = ...,
+        runs_awaiting_approval: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["first_opened_at", b"first_opened_at", "last_ended_at", b"last_ended_at", "usage_total", b"usage_total"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["events", b"events", "first_opened_at", b"first_opened_at", "last_ended_at", b"last_ended_at", "messages", b"messages", "queued_ms", b"queued_ms", "run_ms", b"run_ms", "runs", b"runs", "runs_cancelled", b"runs_cancelled", "runs_completed", b"runs_completed", "runs_failed", b"runs_failed", "runs_queued", b"runs_queued", "runs_running", b"runs_running", "tool_calls", b"tool_calls", "tool_executions", b"tool_executions", "tool_failures", b"tool_failures", "tool_ms", b"tool_ms", "tool_unknown", b"tool_unknown", "turns", b"turns", "usage", b"usage", "usage_total", b"usage_total"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["events", b"events", "first_opened_at", b"first_opened_at", "last_ended_at", b"last_ended_at", "messages", b"messages", "queued_ms", b"queued_ms", "run_ms", b"run_ms", "runs", b"runs", "runs_awaiting_approval", b"runs_awaiting_approval", "runs_cancelled", b"runs_cancelled", "runs_completed", b"runs_completed", "runs_failed", b"runs_failed", "runs_queued", b"runs_queued", "runs_running", b"runs_running", "tool_calls", b"tool_calls", "tool_executions", b"tool_executions", "tool_failures", b"tool_failures", "tool_ms", b"tool_ms", "tool_unknown", b"tool_unknown", "turns", b"turns", "usage", b"usage", "usage_total", b"usage_total"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -43,6 +43,8 @@ class _ExecutionStatusEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Execu
     """The caller cancelled and the tool was stopped."""
     EXECUTION_STATUS_UNKNOWN: _ExecutionStatus.ValueType  # 8
     """It began and nobody knows whether it finished: the executor died meanwhile. It was not run again."""
+    EXECUTION_STATUS_DENIED: _ExecutionStatus.ValueType  # 9
+    """The call was denied by the agent's permissions or by a person, or its approval expired; nothing was run."""
 
 class ExecutionStatus(_ExecutionStatus, metaclass=_ExecutionStatusEnumTypeWrapper):
     """How an execution ended."""
@@ -65,6 +67,8 @@ EXECUTION_STATUS_CANCELLED: ExecutionStatus.ValueType  # 7
 """The caller cancelled and the tool was stopped."""
 EXECUTION_STATUS_UNKNOWN: ExecutionStatus.ValueType  # 8
 """It began and nobody knows whether it finished: the executor died meanwhile. It was not run again."""
+EXECUTION_STATUS_DENIED: ExecutionStatus.ValueType  # 9
+"""The call was denied by the agent's permissions or by a person, or its approval expired; nothing was run."""
 Global___ExecutionStatus: _TypeAlias = ExecutionStatus  # noqa: Y015
 
 @_typing.final

@@ -148,6 +148,21 @@ class MemoryRuns:
             run = replace(run, state=RunState.RUNNING, started_at=_either(run.started_at, begins_at))
         self._rows.put_run(run)
 
+    def rest(self, key: int, wakes_at: float) -> None:
+        """Takes a run from its driver."""
+        run = self._rows.runs[key]
+        state = RunState.AWAITING_APPROVAL
+        self._rows.put_run(replace(run, state=state, driver_id=DriverId(""), epoch=run.epoch + 1, wakes_at=wakes_at))
+
+    def wake(self, key: int) -> None:
+        """Lets it wait for a driver."""
+        self._rows.put_run(replace(self._rows.runs[key], state=RunState.QUEUED, wakes_at=None))
+
+    def rested(self, now: float, limit: int) -> list[int]:
+        """Those to be woken."""
+        resting = ((run.wakes_at, run.key) for run in self._live() if run.state is RunState.AWAITING_APPROVAL)
+        return [key for moment, key in sorted(resting) if moment is not None and moment <= now][:limit]
+
     def held_by(self, driver_id: DriverId) -> list[Assignment]:
         """A driver's runs."""
         return [_assignment(run) for run in self._live() if run.driver_id == driver_id]
@@ -163,7 +178,7 @@ class MemoryRuns:
         return (self._rows.runs[key] for key in sorted(self._rows.live))
 
     def _undriven(self) -> Iterator[Run]:
-        return (run for run in self._live() if not run.driver_id)
+        return (run for run in self._live() if not run.driver_id and run.state is not RunState.AWAITING_APPROVAL)
 
     def _queue(self, tenant: Tenant, due: list[Run], limit: int) -> Queue:
         running = sum(1 for run in self._live() if run.tenant == tenant and run.state is RunState.RUNNING)

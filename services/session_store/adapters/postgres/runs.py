@@ -18,7 +18,7 @@ from session_store.domain.tally import NOTHING, Tally
 
 _COLUMNS = (
     "tenant, id, session_id, created_at, state, place, sequence, driver, epoch, started_at, ended_at, details, usage, turns, fault,"
-    " output_message_id, input_digest, session, rank, ends_by, key"
+    " output_message_id, input_digest, session, rank, ends_by, wakes_at, key"
 )
 _PLACES_OF_COLUMNS = ", ".join(f"${place}" for place in range(1, _COLUMNS.count(",") + 2 + 6))
 STATES = {state.value: state for state in RunState}
@@ -72,6 +72,9 @@ _ASSIGN = "UPDATE runs SET driver = $1 WHERE key = $2"
 _BEGIN = "UPDATE runs SET driver = $1, state = 2, started_at = coalesce(started_at, $2) WHERE key = $3"
 _TAKEN = """SELECT hidden.id FROM runs AS hidden JOIN runs AS known ON known.tenant = $1 AND known.id = hidden.id
     WHERE hidden.session = $2 LIMIT 1"""
+_REST = "UPDATE runs SET state = 6, driver = '', epoch = epoch + 1, wakes_at = $1 WHERE key = $2"
+_WAKE = "UPDATE runs SET state = 1, wakes_at = NULL WHERE key = $1"
+_RESTED = "SELECT key FROM runs WHERE state = 6 AND wakes_at <= $1 ORDER BY wakes_at, key LIMIT $2"
 _HELD = f"SELECT id, tenant, epoch, sequence FROM runs WHERE driver = $1 AND {_DRIVEN} ORDER BY key"  # noqa: S608 — constants only
 _TAKE = f"""WITH taken AS (UPDATE runs SET driver = '', epoch = epoch + 1
         WHERE driver = $1 AND {_DRIVEN} AND ($2::text[] IS NULL OR id = ANY ($2)) RETURNING key, id)
@@ -101,7 +104,7 @@ class PostgresRuns:
         r, key = run, self._counters.next_key()
         head = (r.tenant, r.id, r.session_id, r.created_at, r.state.value, r.place.value, r.sequence, r.driver_id, r.epoch)
         rest = (r.started_at, r.ended_at, r.details, r.usage, r.turns, r.fault, r.output_message_id, r.input_digest, r.session_key)
-        self._statements.execute(_ADD, *head, *rest, r.rank, r.ends_by, key, *astuple(r.tally))
+        self._statements.execute(_ADD, *head, *rest, r.rank, r.ends_by, r.wakes_at, key, *astuple(r.tally))
         return key
 
     def advance(self, key: int, sequence: int, patch: RunPatch, ended_at: float | None, tally: Tally = NOTHING) -> None:
@@ -189,6 +192,20 @@ class PostgresRuns:
             self._statements.execute(_ASSIGN, driver_id, key)
         else:
             self._statements.execute(_BEGIN, driver_id, begins_at, key)
+
+    def rest(self, key: int, wakes_at: float) -> None:
+        """Takes a run from its driver."""
+        self._touched.add(key)
+        self._statements.execute(_REST, wakes_at, key)
+
+    def wake(self, key: int) -> None:
+        """Lets it wait for a driver."""
+        self._touched.add(key)
+        self._statements.execute(_WAKE, key)
+
+    def rested(self, now: float, limit: int) -> list[int]:
+        """Those to be woken."""
+        return [key for (key,) in self._statements.fetch(_RESTED, now, limit)]
 
     def held_by(self, driver_id: DriverId) -> list[Assignment]:
         """A driver's runs."""

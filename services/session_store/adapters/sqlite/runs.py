@@ -17,7 +17,7 @@ from session_store.domain.tally import NOTHING, Tally
 
 _COLUMNS = (
     "tenant, id, session_id, created_at, state, place, sequence, driver, epoch, started_at, ended_at, details, usage, turns, fault,"
-    " output_message_id, input_digest, session, rank, ends_by, key"
+    " output_message_id, input_digest, session, rank, ends_by, wakes_at, key"
 )
 _STATES = {state.value: state for state in RunState}
 _PLACES = {place.value: place for place in Place}
@@ -34,7 +34,7 @@ _DRIVEN = "driver > '' AND state < 3"
 _FIND = f"SELECT {_COLUMNS} FROM runs WHERE tenant = ? AND id = ?"  # noqa: S608 — constants only
 _STANDING = "SELECT key, session, session_id, state, place, sequence, driver, epoch FROM runs WHERE tenant = ? AND id = ?"
 _COUNTERS = "messages, tool_calls, tool_executions, tool_failures, tool_unknown, tool_micros"
-_ADD = f"INSERT INTO runs ({_COLUMNS}, {_COUNTERS}) VALUES ({', '.join('?' * 20)}, NULL, {', '.join('?' * 6)})"  # noqa: S608 — constants only
+_ADD = f"INSERT INTO runs ({_COLUMNS}, {_COUNTERS}) VALUES ({', '.join('?' * 21)}, NULL, {', '.join('?' * 6)})"  # noqa: S608 — constants only
 _MOVE = "UPDATE runs SET sequence = ? WHERE key = ?"
 _ADVANCE = """UPDATE runs SET sequence = ?, state = coalesce(?, state), usage = coalesce(?, usage), turns = coalesce(?, turns),
     fault = coalesce(?, fault), output_message_id = coalesce(?, output_message_id), ended_at = coalesce(?, ended_at) WHERE key = ?"""
@@ -56,6 +56,9 @@ _ASSIGN = "UPDATE runs SET driver = ? WHERE key = ?"
 _BEGIN = "UPDATE runs SET driver = ?, state = 2, started_at = coalesce(started_at, ?) WHERE key = ?"
 _TAKEN = """SELECT hidden.id FROM runs AS hidden JOIN runs AS known ON known.tenant = ? AND known.id = hidden.id
     WHERE hidden.session = ? LIMIT 1"""
+_REST = "UPDATE runs SET state = 6, driver = '', epoch = epoch + 1, wakes_at = ? WHERE key = ?"
+_WAKE = "UPDATE runs SET state = 1, wakes_at = NULL WHERE key = ?"
+_RESTED = "SELECT key FROM runs WHERE state = 6 AND wakes_at <= ? ORDER BY wakes_at, key LIMIT ?"
 _HELD = f"SELECT id, tenant, epoch, sequence FROM runs WHERE driver = ? AND {_DRIVEN} ORDER BY key"  # noqa: S608 — constants only
 _HELD_IDS = f"SELECT key, id FROM runs WHERE driver = ? AND {_DRIVEN} ORDER BY key"  # noqa: S608 — constants only
 _TAKE = "UPDATE runs SET driver = '', epoch = epoch + 1 WHERE key = ?"
@@ -91,7 +94,7 @@ class SqliteRuns:
         r = run
         head = (r.tenant, r.id, r.session_id, r.created_at, r.state.value, r.place.value, r.sequence, r.driver_id, r.epoch)
         rest = (r.started_at, r.ended_at, r.details, r.usage, r.turns, r.fault, r.output_message_id, r.input_digest, r.session_key)
-        key = self._execute(_ADD, (*head, *rest, r.rank, r.ends_by, *astuple(r.tally))).lastrowid
+        key = self._execute(_ADD, (*head, *rest, r.rank, r.ends_by, r.wakes_at, *astuple(r.tally))).lastrowid
         assert key is not None
         return key
 
@@ -181,6 +184,18 @@ class SqliteRuns:
             self._execute(_ASSIGN, (driver_id, key))
         else:
             self._execute(_BEGIN, (driver_id, begins_at, key))
+
+    def rest(self, key: int, wakes_at: float) -> None:
+        """Takes a run from its driver."""
+        self._execute(_REST, (wakes_at, key))
+
+    def wake(self, key: int) -> None:
+        """Lets it wait for a driver."""
+        self._execute(_WAKE, (key,))
+
+    def rested(self, now: float, limit: int) -> list[int]:
+        """Those to be woken."""
+        return [key for (key,) in self._execute(_RESTED, (now, limit))]
 
     def held_by(self, driver_id: DriverId) -> list[Assignment]:
         """A driver's runs."""

@@ -223,4 +223,17 @@ INSERT INTO departed_usage SELECT tenant, 0, provider, model, input_tokens, outp
 DELETE FROM usage WHERE session = 0;
 """
 
-MIGRATIONS = (_V1, _V2, _V3, _V4)
+_V5 = """
+ALTER TABLE runs ADD COLUMN wakes_at REAL;
+CREATE INDEX runs_resting ON runs (wakes_at, key) WHERE state = 6;
+DROP TRIGGER runs_moved;
+CREATE TRIGGER runs_moved AFTER UPDATE OF state ON runs WHEN new.state <> old.state BEGIN
+    INSERT INTO loads VALUES
+        (new.tenant, (new.state = 2) - (old.state = 2), (new.state = 1) - (old.state = 1)),
+        ('*', (new.state = 2) - (old.state = 2), (new.state = 1) - (old.state = 1))
+        ON CONFLICT DO UPDATE SET running = running + excluded.running, waiting = waiting + excluded.waiting;
+    DELETE FROM loads WHERE tenant = new.tenant AND running = 0 AND waiting = 0;
+END;
+"""
+
+MIGRATIONS = (_V1, _V2, _V3, _V4, _V5)
