@@ -179,7 +179,7 @@ def run_budgets(where: Where, json: bool | None) -> Exit:
 
     async def show(client: Behest, output: Output) -> Exit:
         found = await client.budgets()
-        return _list(output, found, [*words, *numbers], cells, "no budgets; set some in provider_gateway.budgets of behest.yaml")
+        return list_all(output, found, [*words, *numbers], cells, "no budgets; set some in provider_gateway.budgets of behest.yaml")
 
     return with_client(where, show, json)
 
