@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import shutil
 import sys
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,13 +15,13 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from tests.bench.serving import open_server_process
-from tests.bench.worker import ROOT, environment, standard_error
+from tests.bench.worker import environment, standard_error
 
 from kit.ports import free_port
+from kit.programs import NotServing, installed, missing, serving
 
 PORTKEY = "1.15.2"
 NODE_SERVER = "1.13.8"  # with newer ones this Portkey answers every stream with "Something went wrong"
-START_SECONDS = 90.0
 LITELLM = Path(sys.prefix).with_name(Path(sys.prefix).name.replace("-bench", "") + "-litellm") / "bin" / "litellm"
 
 
@@ -62,11 +61,14 @@ async def open_litellm(upstream: str, folder: Path) -> AsyncIterator[Proxy]:
 @contextlib.asynccontextmanager
 async def open_portkey(upstream: str, folder: Path) -> AsyncIterator[Proxy]:
     """Portkey's gateway on Node, without its console."""
-    gateway, port = await _portkey(), free_port()
+    if missing():
+        raise PeerMissing(missing())
+    gateway = await asyncio.to_thread(installed, "@portkey-ai/gateway", PORTKEY, {"@hono/node-server": NODE_SERVER})
+    port = free_port()
     loopback = folder / "loopback.cjs"
     loopback.write_text(LOOPBACK)
-    start = gateway / "node_modules" / "@portkey-ai" / "gateway" / "build" / "start-server.js"
-    command = ["node", "--require", str(loopback), str(start), f"--port={port}", "--headless"]
+    start = str(gateway / "build" / "start-server.js")
+    command = ["node", "--require", str(loopback), start, f"--port={port}", "--headless"]
     headers = {"x-portkey-provider": "openai", "x-portkey-custom-host": upstream, "authorization": "Bearer none"}
     async with _serving(command, port, {"NODE_ENV": "production", "TRUSTED_CUSTOM_HOSTS": "127.0.0.1"}) as pid:
         yield Proxy(f"http://127.0.0.1:{port}/v1", pid, headers)
@@ -80,24 +82,6 @@ server.listen = function (where, ...more) {
     : listen.call(this, where, "127.0.0.1", ...more.filter((each) => typeof each === "function"));
 };
 """
-
-
-async def _portkey() -> Path:
-    """Where Portkey is installed, once for all runs."""
-    folder = ROOT / ".data" / "peers" / f"portkey-{PORTKEY}"
-    if (folder / "installed").exists():
-        return folder
-    if shutil.which("npm") is None:
-        raise PeerMissing("npm is not there")
-    folder.mkdir(parents=True, exist_ok=True)
-    wanted = {"private": True, "dependencies": {"@portkey-ai/gateway": PORTKEY}, "overrides": {"@hono/node-server": NODE_SERVER}}
-    (folder / "package.json").write_text(json.dumps(wanted))
-    command = ["npm", "install", "--silent", "--no-audit", "--no-fund", "--ignore-scripts"]
-    process = await asyncio.create_subprocess_exec(*command, cwd=folder, stdout=asyncio.subprocess.DEVNULL, stderr=standard_error())
-    if await process.wait():
-        raise PeerMissing("npm could not install Portkey; BENCH_VERBOSE=1 shows why")
-    (folder / "installed").touch()
-    return folder
 
 
 @contextlib.asynccontextmanager
@@ -145,31 +129,12 @@ async def open_bare(upstream: str, folder: Path) -> AsyncIterator[Proxy]:
 
 @contextlib.asynccontextmanager
 async def _serving(command: Sequence[str], port: int, own: Mapping[str, str]) -> AsyncIterator[int]:
-    """The process id of a server that listens."""
-    process = await asyncio.create_subprocess_exec(
-        *command, env=environment() | dict(own), stdin=asyncio.subprocess.DEVNULL, stdout=standard_error(), stderr=standard_error()
-    )
+    """The process id of a peer that listens."""
     try:
-        await _listens(process, port, command[0])
-        yield process.pid
-    finally:
-        with contextlib.suppress(ProcessLookupError):
-            process.kill()
-        await process.wait()
-
-
-async def _listens(process: asyncio.subprocess.Process, port: int, name: str) -> None:
-    try:
-        async with asyncio.timeout(START_SECONDS):
-            while process.returncode is None:
-                with contextlib.suppress(OSError):
-                    _, writer = await asyncio.open_connection("127.0.0.1", port)
-                    writer.close()
-                    return
-                await asyncio.sleep(0.1)
-    except TimeoutError:
-        raise PeerMissing(f"{name} does not listen after {START_SECONDS:.0f} s; BENCH_VERBOSE=1 shows what it says") from None
-    raise PeerMissing(f"{name} ended with {process.returncode}; BENCH_VERBOSE=1 shows why")
+        async with serving(command, port, environment() | dict(own), standard_error()) as pid:
+            yield pid
+    except NotServing as failed:
+        raise PeerMissing(f"{failed}; BENCH_VERBOSE=1 shows what it says") from None
 
 
 PROXIES = {"LiteLLM": open_litellm, "Portkey": open_portkey, "Envoy": open_envoy, "bare proxy": open_bare}
