@@ -127,7 +127,10 @@ def _health(settings: ProviderGatewaySettings, clock: Clock, signals: Signals) -
 def _routes(settings: ProviderGatewaySettings, http: Http, clock: Clock, health: Health) -> Routes:
     configured, build = settings.all_providers(), _Builder(http, clock, settings.stream_window_ms / 1000)
     policy = settings.retries.policy()
-    accesses = {name: Access(build.provider(name, own), own.limits.times(), RetryBudget(policy)) for name, own in configured.items()}
+    caching = settings.prompt_caching.caching()
+    accesses = {
+        name: Access(build.provider(name, own), own.limits.times(), RetryBudget(policy), caching) for name, own in configured.items()
+    }
     catalogue = Catalogue(
         {name: {model: traits.traits() for model, traits in own.models.items()} for name, own in configured.items()},
         own_service=frozenset(name for name, own in configured.items() if _is_own_service(own)),

@@ -12,6 +12,7 @@ from chassis.settings import Secret
 from provider_gateway.budget_settings import BudgetSettings, BudgetTermsSettings
 from provider_gateway.domain.breaker import CircuitPolicy
 from provider_gateway.domain.catalogue import dollars
+from provider_gateway.domain.chat import CacheLifetime, CachingMode, PromptCaching
 from provider_gateway.domain.concurrency import ConcurrencyPolicy
 from provider_gateway.domain.models import Capabilities, ModelTraits, Price
 from provider_gateway.domain.routing import Alias, Choice
@@ -280,6 +281,22 @@ def alias_of(given: AnyAlias) -> Alias:
     return Alias(tuple(Choice(target) if isinstance(target, str) else target.choice() for target in own.targets))
 
 
+class PromptCachingSettings(_Settings):
+    """How prompts are kept in the providers' caches, for requests that do not say so themselves."""
+
+    mode: Literal["auto", "explicit", "off"] = Field(
+        "auto",
+        description="auto: the gateway marks what is worth keeping, beside the marks of callers. explicit: callers alone. off: nobody.",
+    )
+    lifetime: Literal["5m", "1h"] = Field("5m", description="How long the gateway's own marks last. An hour costs more to write.")
+
+    def caching(self) -> PromptCaching:
+        """The same as the domain has it."""
+        return PromptCaching(
+            CachingMode[self.mode.upper()], CacheLifetime.ONE_HOUR if self.lifetime == "1h" else CacheLifetime.FIVE_MINUTES
+        )
+
+
 class HttpSettings(_Settings):
     """How providers are reached."""
 
@@ -316,6 +333,9 @@ class ProviderGatewaySettings(_Settings):
     )
     budgets: tuple[BudgetSettings, ...] = Field((), description="Caps on requests, tokens and money.")
     budget_terms: BudgetTermsSettings = Field(default_factory=BudgetTermsSettings, description="What holds for all budgets.")
+    prompt_caching: PromptCachingSettings = Field(
+        default_factory=PromptCachingSettings, description="How prompts are kept in the providers' caches."
+    )
     http: HttpSettings = Field(default_factory=HttpSettings, description="How providers are reached.")
     stream_window_ms: float = Field(
         40,

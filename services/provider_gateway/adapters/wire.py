@@ -13,8 +13,9 @@ from chassis.faults import CapabilityMissing, Fault, FieldNotExpressible, Provid
 from provider_gateway.adapters.http.refusals import Refusal
 from provider_gateway.adapters.http.sse import SseEvent
 from provider_gateway.domain.answers import ChatEvent, ChatResult, RequestWarning
-from provider_gateway.domain.chat import Blob, Message, OpaqueState, ToolDefinition
+from provider_gateway.domain.chat import Blob, CacheLifetime, CachingMode, ChatRequest, Message, OpaqueState, ToolDefinition
 from provider_gateway.domain.embeddings import EmbedResult
+from provider_gateway.domain.prompt_cache import marked_paths
 from provider_gateway.domain.schemas import Inexpressible, Subset, adapt
 from provider_gateway.operations.ports import EmbedCall, ModelCall
 
@@ -147,6 +148,17 @@ def adapted_schema(schema: bytes, subset: Subset, path: str, provider: str, warn
         told = f"{provider} does not hold the model to it; the description tells it"
         warnings += [RequestWarning(f"{path}{place}", told) for place in adapted.loosened]
     return adapted.schema
+
+
+def unmarkable(request: ChatRequest, provider: str) -> list[RequestWarning]:
+    """What to say of wishes for prompt caching to a provider that takes no marks because it keeps what repeats by itself, or nothing."""
+    told = [RequestWarning(path, f"left out: {provider} takes no marks in prompts") for path in marked_paths(request)]
+    caching = request.prompt_caching
+    if caching.mode is CachingMode.OFF:
+        told.append(RequestWarning("prompt_caching.mode", f"left out: {provider} cannot be told what not to keep"))
+    if caching.lifetime is CacheLifetime.ONE_HOUR:
+        told.append(RequestWarning("prompt_caching.lifetime", f"left out: {provider} decides itself how long it keeps a prompt"))
+    return told
 
 
 def in_order(tools: Sequence[ToolDefinition]) -> list[tuple[int, ToolDefinition]]:

@@ -23,7 +23,10 @@ class FinishReason(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """What calls consumed: cached tokens are part of the input, reasoning tokens part of the output."""
+    """What calls consumed: cached tokens are part of the input, reasoning tokens part of the output.
+
+    `cache_hour_tokens` is the part of cache_write_tokens that the provider keeps for an hour, which costs more.
+    """
 
     input_tokens: int = 0
     output_tokens: int = 0
@@ -33,6 +36,7 @@ class Usage:
     cost_nano_usd: int = 0
     cost_known: bool = False
     calls: int = 1
+    cache_hour_tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -64,10 +64,11 @@ def estimate_text(text: str) -> int:
 
 def _message(message: Message) -> int:
     calls = sum([_call(call) for call in message.tool_calls]) if message.tool_calls else 0
-    return PER_MESSAGE + sum([_part(part) for part in message.parts]) + calls
+    return PER_MESSAGE + sum([estimate_part(part) for part in message.parts]) + calls
 
 
-def _part(part: Part) -> int:
+def estimate_part(part: Part) -> int:
+    """Tokens of one part of a message."""
     match part:
         case TextPart(text) | RefusalPart(text):
             return estimate_text(text)

@@ -25,6 +25,10 @@ class Capabilities:
     max_output_tokens: int = 0
 
 
+HOUR_WRITE = 1.6
+"""What it costs to write a prompt to a cache for an hour instead of five minutes: at Anthropic twice the input's price instead of 1.25."""
+
+
 @dataclass(frozen=True, slots=True)
 class Price:
     """A price in billionths of a US dollar per token; a thousandth of that number is US dollars per million tokens."""
@@ -39,7 +43,8 @@ class Price:
         plain = max(0, usage.input_tokens - usage.cache_read_tokens - usage.cache_write_tokens)
         read = self.input if self.cache_read is None else self.cache_read
         write = self.input if self.cache_write is None else self.cache_write
-        cached = usage.cache_read_tokens * read + usage.cache_write_tokens * write
+        written = usage.cache_write_tokens + usage.cache_hour_tokens * (HOUR_WRITE - 1)
+        cached = usage.cache_read_tokens * read + written * write
         return round(plain * self.input + cached + usage.output_tokens * self.output)
 
 

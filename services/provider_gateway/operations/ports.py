@@ -8,8 +8,10 @@ from typing import Protocol
 
 from provider_gateway.domain.answers import ChatEvent, ChatResult
 from provider_gateway.domain.calls import EndedCall
-from provider_gateway.domain.chat import ChatRequest
+from provider_gateway.domain.chat import CachingMode, ChatRequest, PromptCaching
 from provider_gateway.domain.embeddings import EmbedRequest, EmbedResult
+
+EXPLICIT = PromptCaching(CachingMode.EXPLICIT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,11 +19,13 @@ class ModelCall:
     """One attempt at one model: the request, and the model in the provider's words.
 
     `max_output_tokens` is what the model can write at most, for providers that want a number; 0 when unknown.
+    `caching` is how the prompt is cached, as the request wishes, the gateway is configured and the model is able to.
     """
 
     request: ChatRequest
     model: str
     max_output_tokens: int = 0
+    caching: PromptCaching = EXPLICIT
 
 
 class Provider(Protocol):

@@ -9,14 +9,15 @@ from typing import Protocol
 from chassis.faults import CapabilityMissing, RequestInvalid, Violation
 from provider_gateway.domain.admission import lacking, needs, require
 from provider_gateway.domain.catalogue import Catalogue
-from provider_gateway.domain.chat import ChatRequest
+from provider_gateway.domain.chat import ChatRequest, PromptCaching
 from provider_gateway.domain.embeddings import EmbedRequest, require_embeddings
 from provider_gateway.domain.models import Model, ModelTraits, Price, ProviderStatus
 from provider_gateway.domain.naming import ModelName, Names
+from provider_gateway.domain.prompt_cache import settled
 from provider_gateway.domain.routing import Alias, Choice, draw_of, order
 from provider_gateway.operations.health import Health
 from provider_gateway.operations.limits import TimeLimits
-from provider_gateway.operations.ports import ModelCall, Provider
+from provider_gateway.operations.ports import EXPLICIT, ModelCall, Provider
 from provider_gateway.operations.retries import RetryBudget
 
 PriceList = Callable[[str, str], Price | None]
@@ -24,11 +25,12 @@ PriceList = Callable[[str, str], Price | None]
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """A provider and the terms on which it is called."""
+    """A provider and the terms on which it is called; `caching` holds for requests that do not say how their prompt is cached."""
 
     provider: Provider
     limits: TimeLimits
     budget: RetryBudget
+    caching: PromptCaching = EXPLICIT
 
 
 class Askable(Protocol):
@@ -179,7 +181,8 @@ class Routes:
         access = self._accesses[name.provider]
         traits = self._traits(access.provider, name.model)
         limit = traits.capabilities.max_output_tokens if traits.capabilities else 0
-        return Target(f"{name.provider}/{name.model}", access, ModelCall(request, name.model, limit), traits)
+        caching = settled(request.prompt_caching, access.caching, traits.capabilities is None or traits.capabilities.prompt_caching)
+        return Target(f"{name.provider}/{name.model}", access, ModelCall(request, name.model, limit, caching), traits)
 
     def _traits(self, provider: Provider, model: str) -> ModelTraits:
         traits = self._catalogue.traits(provider.name, provider.adapter, model)

@@ -247,13 +247,14 @@ def message_result(provider: str, body: bytes) -> ChatResult:
 def usage_of(usage: UsageShape) -> Usage:
     """Usage in the contract's words, where the input includes what came from and went to the cache."""
     read, written = usage.cache_read_input_tokens or 0, usage.cache_creation_input_tokens or 0
-    details = usage.output_tokens_details
+    details, creation = usage.output_tokens_details, usage.cache_creation
     return Usage(
         input_tokens=(usage.input_tokens or 0) + read + written,
         output_tokens=usage.output_tokens or 0,
         cache_read_tokens=read,
         cache_write_tokens=written,
         reasoning_tokens=(details.thinking_tokens if details else None) or 0,
+        cache_hour_tokens=(creation.ephemeral_1h_input_tokens if creation else None) or 0,
     )
 
 

@@ -9,12 +9,14 @@ from typing import Any
 
 import msgspec
 
+from provider_gateway.adapters.anthropic.cache_marks import MOST_MARKS, NO_MARKS, NO_PLAN, mark
 from provider_gateway.adapters.anthropic.call_ids import accepted_id
 from provider_gateway.adapters.anthropic.thinking import Thinking, thinking
 from provider_gateway.adapters.wire import adapted_schema, in_order, json_bytes, not_expressible, raw, states
 from provider_gateway.domain.answers import RequestWarning
 from provider_gateway.domain.chat import (
     Blob,
+    CacheLifetime,
     ChatRequest,
     DocumentPart,
     FormatKind,
@@ -32,6 +34,7 @@ from provider_gateway.domain.chat import (
     ToolChoiceMode,
     ToolDefinition,
 )
+from provider_gateway.domain.prompt_cache import END, CachePlan, cache_plan
 from provider_gateway.domain.schemas import ANTHROPIC, ANTHROPIC_OUTPUT, ANTHROPIC_STRICT, ANTHROPIC_STRICT_OUTPUT, Subset
 from provider_gateway.operations.ports import ModelCall
 
@@ -55,10 +58,13 @@ class AnthropicEncoder:
     """Writes one request, collecting what had to be adapted."""
 
     warnings: list[RequestWarning]
+    plan: CachePlan = NO_PLAN
 
     def body(self, call: ModelCall, stream: bool) -> bytes:
         """The request's body."""
         request = call.request
+        self.plan = cache_plan(request, call.caching, MOST_MARKS)
+        self.warnings += self.plan.warnings
         thought = self._thinking(call)
         body: Body = {"model": call.model, "max_tokens": thought.max_tokens, "messages": self._messages(request)}
         system = self._system(request.messages)
@@ -84,37 +90,53 @@ class AnthropicEncoder:
         return thought
 
     def _system(self, messages: tuple[Message, ...]) -> Blocks:
-        leading = messages[: _leading_systems(messages)]
-        return [
-            {"type": "text", "text": self._plain(f"messages[{place}].parts[{at}]", part)}
-            for place, message in enumerate(leading)
-            for at, part in enumerate(message.parts)
-        ]
+        blocks: Blocks = []
+        for place, message in enumerate(messages[: _leading_systems(messages)]):
+            marks = self.plan.parts.get(place, NO_MARKS)
+            for at, part in enumerate(message.parts):
+                blocks.append({"type": "text", "text": self._plain(f"messages[{place}].parts[{at}]", part)})
+                if at in marks:
+                    mark(blocks, marks[at])
+        return blocks
 
     def _messages(self, request: ChatRequest) -> Blocks:
         turns: Blocks = []
         for place in range(_leading_systems(request.messages), len(request.messages)):
             message = request.messages[place]
             role = "assistant" if message.role is Role.ASSISTANT else "user"
-            blocks = self._blocks(f"messages[{place}]", message)
+            blocks = self._blocks(place, message)
             if turns and turns[-1]["role"] == role:
                 turns[-1]["content"] += blocks
             elif blocks:
                 turns.append({"role": role, "content": blocks})
         return turns
 
-    def _blocks(self, path: str, message: Message) -> Blocks:
+    def _blocks(self, place: int, message: Message) -> Blocks:
+        path, marks = f"messages[{place}]", self.plan.parts.get(place, NO_MARKS)
         match message.role:
-            case Role.SYSTEM:
-                self._warn(path, "a system message after the first turn is sent as marked text of the user's turn")
-                text = "\n".join(self._plain(f"{path}.parts[{at}]", part) for at, part in enumerate(message.parts))
-                return [{"type": "text", "text": f"<system>\n{text}\n</system>"}]
             case Role.USER:
-                return self._content(path, message.parts)
-            case Role.TOOL:
-                return [self._tool_result(path, message)]
+                blocks = self._content(path, message.parts, marks)
             case Role.ASSISTANT:
-                return self._assistant(path, message)
+                blocks = self._assistant(path, message, marks)
+            case Role.TOOL:
+                blocks = [self._tool_result(path, message)]
+            case Role.SYSTEM:
+                blocks = [self._late_system(path, message)]
+        if marks:
+            self._mark_end(place, message, blocks, marks)
+        return blocks
+
+    def _mark_end(self, place: int, message: Message, blocks: Blocks, marks: Mapping[int, CacheLifetime]) -> None:
+        """Sets the marks that stand for a whole message: at its end, or within a message that becomes one block."""
+        whole = message.role in (Role.TOOL, Role.SYSTEM)
+        for at in sorted(marks):
+            if (whole or at == END) and not mark(blocks, marks[at]) and at != END:
+                self._warn(f"messages[{place}].parts[{at}].cache", "left out: nothing there can bear a mark")
+
+    def _late_system(self, path: str, message: Message) -> Body:
+        self._warn(path, "a system message after the first turn is sent as marked text of the user's turn")
+        text = "\n".join(self._plain(f"{path}.parts[{at}]", part) for at, part in enumerate(message.parts))
+        return {"type": "text", "text": f"<system>\n{text}\n</system>"}
 
     def _plain(self, path: str, part: Part) -> str:
         match part:
@@ -124,9 +146,19 @@ class AnthropicEncoder:
                 return data.decode()
         raise not_expressible(path, PROVIDER, "system messages hold text and JSON only; move the rest into a user message")
 
-    def _content(self, path: str, parts: tuple[Part, ...]) -> Blocks:
-        blocks = [self._user_part(f"{path}.parts[{at}]", part) for at, part in enumerate(parts)]
-        return [block for block in blocks if block]
+    def _content(self, path: str, parts: tuple[Part, ...], marks: Mapping[int, CacheLifetime]) -> Blocks:
+        blocks: Blocks = []
+        for at, part in enumerate(parts):
+            block = self._user_part(f"{path}.parts[{at}]", part)
+            if block:
+                blocks.append(block)
+            if at in marks:
+                self._mark_part(f"{path}.parts[{at}]", blocks, marks[at])
+        return blocks
+
+    def _mark_part(self, path: str, blocks: Blocks, lifetime: CacheLifetime) -> None:
+        if not mark(blocks, lifetime):
+            self._warn(f"{path}.cache", "left out: nothing there can bear a mark")
 
     def _user_part(self, path: str, part: Part) -> Body:
         match part:
@@ -151,18 +183,20 @@ class AnthropicEncoder:
         return body | ({"title": blob.name} if blob.name else {})
 
     def _tool_result(self, path: str, message: Message) -> Body:
-        blocks = self._content(path, message.parts)
+        blocks = self._content(path, message.parts, NO_MARKS)
         body: Body = {"type": "tool_result", "tool_use_id": accepted_id(message.tool_call_id)}
         if blocks:
             body["content"] = blocks[0]["text"] if len(blocks) == 1 and blocks[0]["type"] == "text" else blocks
         return body | ({"is_error": True} if message.is_error else {})
 
-    def _assistant(self, path: str, message: Message) -> Blocks:
+    def _assistant(self, path: str, message: Message, marks: Mapping[int, CacheLifetime]) -> Blocks:
         blocks: Blocks = []
         for at, part in enumerate(message.parts):
             block = self._assistant_part(f"{path}.parts[{at}]", part, blocks)
             if block:
                 blocks.append(block)
+            if at in marks:
+                self._mark_part(f"{path}.parts[{at}]", blocks, marks[at])
         return blocks + [self._call(f"{path}.tool_calls[{at}]", call) for at, call in enumerate(message.tool_calls)]
 
     def _assistant_part(self, path: str, part: Part, before: Blocks) -> Body:
@@ -220,6 +254,8 @@ class AnthropicEncoder:
             body["description"] = tool.description
         if tool.strict:
             body["strict"] = True
+        if place in self.plan.tools:
+            mark([body], self.plan.tools[place])
         return body
 
     def _schema(self, schema: bytes, subset: Subset, path: str) -> Any:

@@ -7,10 +7,16 @@ from typing import Any
 import msgspec
 
 
-class CacheOutput(msgspec.Struct, gc=False):
+class OutputDetails(msgspec.Struct, gc=False):
     """What the output was."""
 
     thinking_tokens: int | None = None
+
+
+class CacheCreation(msgspec.Struct, gc=False):
+    """What was written to the cache, by how long it is kept."""
+
+    ephemeral_1h_input_tokens: int | None = None
 
 
 class UsageShape(msgspec.Struct, gc=False):
@@ -20,7 +26,8 @@ class UsageShape(msgspec.Struct, gc=False):
     output_tokens: int | None = None
     cache_creation_input_tokens: int | None = None
     cache_read_input_tokens: int | None = None
-    output_tokens_details: CacheOutput | None = None
+    cache_creation: CacheCreation | None = None
+    output_tokens_details: OutputDetails | None = None
 
 
 class MessageShape(msgspec.Struct, gc=False):

@@ -14,7 +14,7 @@ from typing import Any
 from provider_gateway.adapters.gemini.contents import PROVIDER, ContentsWriter
 from provider_gateway.adapters.gemini.generations import THINKS_BY_LEVEL, generation
 from provider_gateway.adapters.gemini.thinking import thinking
-from provider_gateway.adapters.wire import not_expressible, raw
+from provider_gateway.adapters.wire import not_expressible, raw, unmarkable
 from provider_gateway.domain.answers import RequestWarning
 from provider_gateway.domain.chat import ChatRequest, FormatKind, ResponseFormat, Sampling, ToolChoiceMode, ToolDefinition
 from provider_gateway.operations.ports import ModelCall
@@ -41,6 +41,7 @@ class GeminiEncoder:
     def body(self, call: ModelCall) -> Body:
         """The request's body; the same for whole and streamed answers."""
         request = call.request
+        self.warnings += unmarkable(request, PROVIDER)
         writer = ContentsWriter(generation(call.model), self.warnings)
         body: Body = {"contents": writer.contents(request.messages)}
         system = writer.system(request.messages)

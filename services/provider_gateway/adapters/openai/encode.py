@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from provider_gateway.adapters.openai.dialect import Dialect
-from provider_gateway.adapters.wire import adapted_schema, data_url, in_order, json_bytes, not_expressible, raw
+from provider_gateway.adapters.wire import adapted_schema, data_url, in_order, json_bytes, not_expressible, raw, unmarkable
 from provider_gateway.domain.answers import RequestWarning
 from provider_gateway.domain.chat import (
     Blob,
@@ -57,6 +57,7 @@ class OpenAiEncoder:
     def body(self, call: ModelCall, stream: bool) -> bytes:
         """The request's body."""
         request = call.request
+        self.warnings += unmarkable(request, self.origin)
         body: Body = {"model": call.model, "messages": self._messages(request.messages)}
         if request.tools:
             body["tools"] = [self._tool(place, tool) for place, tool in in_order(request.tools)]

@@ -23,7 +23,7 @@ from provider_gateway.adapters.openai_responses.state import (
     loaded,
     own_state,
 )
-from provider_gateway.adapters.wire import adapted_schema, data_url, in_order, json_bytes, not_expressible, raw
+from provider_gateway.adapters.wire import adapted_schema, data_url, in_order, json_bytes, not_expressible, raw, unmarkable
 from provider_gateway.domain.answers import RequestWarning
 from provider_gateway.domain.chat import (
     Blob,
@@ -72,6 +72,7 @@ class ResponsesEncoder:
 
     def body(self, request: ChatRequest, stream: bool) -> bytes:
         """The request's body."""
+        self.warnings += unmarkable(request, self.origin)
         body = self._prompt(request) | self._sampling(request.sampling) | self._keeping() | self._labels(request)
         if stream:
             body["stream"] = True
