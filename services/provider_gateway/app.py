@@ -155,7 +155,8 @@ class _Builder:
             case OpenAiSettings():
                 at_home = own.base_url == OPENAI
                 limit = own.max_tokens_field or ("max_completion_tokens" if at_home else "max_tokens")
-                dialect = Dialect(limit, own.stream_usage, strict=OPENAI_STRICT if at_home else ANY_SERVER)
+                strict = OPENAI_STRICT if at_home else ANY_SERVER
+                dialect = Dialect(limit, own.stream_usage, strict=strict, continue_by=own.continue_by)
                 return self._http_provider(name, OpenAiWire(name, dialect), own, "OPENAI_API_KEY" if at_home else "")
             case OpenAiResponsesSettings():
                 at_home = own.base_url == OPENAI

@@ -50,6 +50,7 @@ class CapabilitySettings(_Settings):
     reasoning: bool = Field(False, description="Reasons before it answers.")
     embeddings: bool = Field(False, description="Produces embeddings.")
     prompt_caching: bool = Field(False, description="Caches prompt prefixes.")
+    continuing: bool = Field(False, description="Goes on with an answer that was begun, an assistant message that comes last.")
     context_tokens: int = Field(0, ge=0, description="Tokens that fit into one call. 0: unknown.")
     max_output_tokens: int = Field(0, ge=0, description="Tokens that one answer may have. 0: unknown.")
 
@@ -77,12 +78,18 @@ class LimitSettings(_Settings):
 
     first_output_seconds: Positive = Field(120, description="Until the first output of a stream.")
     idle_seconds: Positive = Field(60, description="Between two signs of life of a stream.")
+    minimum_rate: float = Field(
+        1,
+        ge=0,
+        description="Characters a second that a stream must give once its output has begun; its longest pause is not counted. 0: any.",
+    )
+    rate_window_seconds: Positive = Field(30, description="Over how long that is measured.")
     call_seconds: Positive = Field(600, description="A whole call with its retries, when the caller sets no earlier deadline.")
     event_bytes: int = Field(8 * 1024 * 1024, ge=1024, description="One event of a stream.")
 
     def times(self) -> TimeLimits:
         """The limits in time."""
-        return TimeLimits(self.first_output_seconds, self.idle_seconds, self.call_seconds)
+        return TimeLimits(self.first_output_seconds, self.idle_seconds, self.call_seconds, self.minimum_rate, self.rate_window_seconds)
 
 
 class ConcurrencySettings(_Settings):
@@ -144,6 +151,11 @@ class OpenAiSettings(_HttpProvider):
         None, description="What the server calls the output limit. Default: max_completion_tokens at OpenAI itself, else max_tokens."
     )
     stream_usage: bool = Field(True, description="Ask for usage in streams. A server that refuses is not asked again.")
+    continue_by: Literal["last_message", "prefix", "continue_final_message"] = Field(
+        "last_message",
+        description="How models with the capability continuing are told to go on with an assistant message that comes last: by nothing but"
+        " its place, or by the field prefix of the message, or by continue_final_message of the request.",
+    )
 
 
 class OpenAiResponsesSettings(_HttpProvider):
@@ -266,6 +278,10 @@ class AliasSettings(_Settings):
     """What a name stands for, and how its calls are made."""
 
     targets: Targets = Field(description="The models that may answer, each as provider/model or with a weight and a tier.")
+    continue_after_output: bool = Field(
+        False,
+        description="Let another target go on, or the same one, where a stream of plain text breaks off, if its model can (continuing).",
+    )
 
 
 AnyAlias = Annotated[
@@ -278,7 +294,8 @@ def alias_of(given: AnyAlias) -> Alias:
     if isinstance(given, str):
         return Alias.of(given)
     own = given if isinstance(given, AliasSettings) else AliasSettings(targets=given)
-    return Alias(tuple(Choice(target) if isinstance(target, str) else target.choice() for target in own.targets))
+    choices = tuple(Choice(target) if isinstance(target, str) else target.choice() for target in own.targets)
+    return Alias(choices, own.continue_after_output)
 
 
 class PromptCachingSettings(_Settings):

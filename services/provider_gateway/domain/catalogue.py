@@ -21,7 +21,7 @@ def dollars(input_price: float, output_price: float, cache_read: float | None = 
     return Price(input_price * NANO_PER_MILLION, output_price * NANO_PER_MILLION, *scaled)
 
 
-def _model(context: int, output: int, price: Price | None, *, reasoning: bool = False) -> ModelTraits:
+def _model(context: int, output: int, price: Price | None, *, reasoning: bool = False, continuing: bool = False) -> ModelTraits:
     capabilities = Capabilities(
         tools=True,
         parallel_tools=True,
@@ -29,6 +29,7 @@ def _model(context: int, output: int, price: Price | None, *, reasoning: bool = 
         vision=True,
         reasoning=reasoning,
         prompt_caching=True,
+        continuing=continuing,
         context_tokens=context,
         max_output_tokens=output,
     )
@@ -45,7 +46,16 @@ def _embedding(price: float, context: int = 8192) -> ModelTraits:
 
 
 _SCRIPTED = ModelTraits(
-    Capabilities(tools=True, parallel_tools=True, json_schema=True, vision=True, reasoning=True, embeddings=True, prompt_caching=True),
+    Capabilities(
+        tools=True,
+        parallel_tools=True,
+        json_schema=True,
+        vision=True,
+        reasoning=True,
+        embeddings=True,
+        prompt_caching=True,
+        continuing=True,
+    ),
     Price(0, 0),
 )
 
@@ -66,12 +76,13 @@ BUILT_IN: Mapping[str, Mapping[str, ModelTraits]] = {
         "o4-mini": _model(200_000, 100_000, dollars(1.1, 4.4, 0.275), reasoning=True),
     },
     "anthropic": {
-        "claude-3-haiku": _model(200_000, 4_096, dollars(0.25, 1.25, 0.03, 0.3)),
-        "claude-3-5-haiku": _model(200_000, 8_192, dollars(0.8, 4, 0.08, 1)),
-        "claude-haiku-4-5": _model(200_000, 64_000, dollars(1, 5, 0.1, 1.25), reasoning=True),
+        "claude-3-haiku": _model(200_000, 4_096, dollars(0.25, 1.25, 0.03, 0.3), continuing=True),
+        "claude-3-5-haiku": _model(200_000, 8_192, dollars(0.8, 4, 0.08, 1), continuing=True),
+        "claude-haiku-4-5": _model(200_000, 64_000, dollars(1, 5, 0.1, 1.25), reasoning=True, continuing=True),
         "claude-sonnet-4": _model(200_000, 64_000, dollars(3, 15, 0.3, 3.75), reasoning=True),
+        "claude-sonnet-4-5": _model(200_000, 64_000, dollars(3, 15, 0.3, 3.75), reasoning=True, continuing=True),
         "claude-opus-4": _model(200_000, 32_000, dollars(15, 75, 1.5, 18.75), reasoning=True),
-        "claude-opus-4-5": _model(200_000, 64_000, dollars(5, 25, 0.5, 6.25), reasoning=True),
+        "claude-opus-4-5": _model(200_000, 64_000, dollars(5, 25, 0.5, 6.25), reasoning=True, continuing=True),
     },
     "gemini": {  # prices of prompts up to 200,000 tokens; some models cost more beyond
         "gemini-2.0-flash": _model(1_048_576, 8_192, dollars(0.1, 0.4, 0.025)),

@@ -21,6 +21,7 @@ class Capabilities:
     reasoning: bool = False
     embeddings: bool = False
     prompt_caching: bool = False
+    continuing: bool = False
     context_tokens: int = 0
     max_output_tokens: int = 0
 

@@ -18,6 +18,7 @@ from provider_gateway.operations.pricing import priced
 from provider_gateway.operations.recording import SILENCE, Record, Recorder
 from provider_gateway.operations.relay import Relay
 from provider_gateway.operations.routes import Route, Routes, Target
+from provider_gateway.operations.seams import Seams
 from provider_gateway.operations.spending import Expense, Reservation
 
 
@@ -59,7 +60,7 @@ class Chats:
             with recording as record:
                 async with whole_call(route.first.access.provider.name, route.first.access.limits) as bound:
                     course = self._attempts.course(route.targets, deadline)
-                    relay = Relay(buffer, record, course)
+                    relay = Relay(buffer, record, course, Seams(route.first.call.request) if route.continues else None)
                     await self._attempts.made(Attempt(self._expense, relay.once), course, record, bound)
         except Exception as error:  # noqa: BLE001 — the reader raises it
             buffer.end(error)

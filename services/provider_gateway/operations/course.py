@@ -46,6 +46,7 @@ class Course(Generic[A]):
         self._repetitions = 0
         self._fault: Fault | None = None
         self._tried: dict[str, str] = {}
+        self._cause: Fault | None = None
         self._fits: Callable[[A], bool] | None = None
         self._options: list[_Option[A]] = []
         for target in targets:
@@ -78,17 +79,17 @@ class Course(Generic[A]):
     def failed(self, target: A, fault: Fault) -> None:
         """The target was asked and failed; raises the fault when nobody is to be asked after it."""
         self._note(target, fault)
-        match remedy(fault):
-            case Remedy.NONE:
-                raise fault
-            case Remedy.TIME if self._fits is None or self._fits(target):
-                self._again(target, fault)
+        cure = remedy(fault)
+        if cure is Remedy.NONE and self._cause is None:
+            raise fault
+        if cure is Remedy.TIME and (self._fits is None or self._fits(target)):
+            self._again(target, fault)
         if isinstance(fault, ProviderContextOverflow):
             self._options = [option for option in self._options if not option.target.window or option.target.window > target.window]
 
-    def restrict(self, fits: Callable[[A], bool]) -> None:
-        """Output was delivered: from now on only targets that fit are asked, first time or again, and earlier faults are forgotten."""
-        self._fits, self._fault = fits, None
+    def settle(self, fault: Fault, fits: Callable[[A], bool]) -> None:
+        """Output was delivered before this fault: only targets that fit can go on, and if none does, the fault is how the call ends."""
+        self._cause, self._fits = fault, fits
         self._options = [option for option in self._options if fits(option.target)]
 
     def _offer(self, target: A) -> None:
@@ -129,6 +130,8 @@ class Course(Generic[A]):
             self._fault = fault
 
     def _last_word(self) -> Fault:
+        if self._cause is not None:
+            return self._cause
         assert self._fault is not None, "a course without targets"
         if len(self._tried) > 1:
             self._fault.metadata["tried"] = "; ".join(f"{name}: {reason}" for name, reason in self._tried.items())

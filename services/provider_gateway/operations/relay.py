@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import aclosing
 
-from chassis.faults import StreamIncomplete
+from chassis.faults import Fault, StreamIncomplete
 from provider_gateway.domain.answers import (
     ChatEvent,
     Finished,
@@ -23,49 +23,78 @@ from provider_gateway.operations.limits import Watch, watched
 from provider_gateway.operations.pricing import priced, priced_events
 from provider_gateway.operations.recording import Record
 from provider_gateway.operations.routes import Target
+from provider_gateway.operations.seams import Seams
 from provider_gateway.operations.spending import Reservation
 
 
 class Relay:
-    """The reader's side of one call. What comes before the first output is held back, so that an attempt without output leaves no trace."""
+    """The reader's side of one call. What comes before the first output is held back, so that an attempt without output leaves no trace.
 
-    def __init__(self, buffer: EventBuffer, record: Record, course: Course[Target]) -> None:
-        self._buffer, self._record, self._course = buffer, record, course
+    With `seams` an attempt may go on with what others have delivered.
+    """
+
+    def __init__(self, buffer: EventBuffer, record: Record, course: Course[Target], seams: Seams | None = None) -> None:
+        self._buffer, self._record, self._course, self._seams = buffer, record, course, seams
 
     async def once(self, target: Target, place: Place, reservation: Reservation) -> None:
         """One attempt, to its end marker."""
-        if target.streams:
-            await self._streamed(target, place, reservation)
-        else:
-            events = burst(priced(await target.access.provider.complete(target.call), target.traits.price))
-            heard(reservation, events)
-            self._put(events)
+        piece = _Piece(target, self._seams)
+        try:
+            if target.streams:
+                await self._streamed(piece, place, reservation)
+            else:
+                events = burst(priced(await target.access.provider.complete(target.call), target.traits.price))
+                heard(reservation, events)
+                self._put(events, piece)
+        except Fault as fault:
+            if piece.begun:
+                self._broke(target, fault)
+            raise
 
-    async def _streamed(self, target: Target, place: Place, reservation: Reservation) -> None:
-        access, held, price = target.access, list[ChatEvent](), target.traits.price
-        provider, buffer, put = access.provider, self._buffer, self._put
-        async with watched(provider.name, access.limits) as watch, aclosing(provider.stream(target.call)) as batches:
+    async def _streamed(self, piece: _Piece, place: Place, reservation: Reservation) -> None:
+        target, buffer, held = piece.target, self._buffer, list[ChatEvent]()
+        access, price, provider, put = target.access, target.traits.price, target.access.provider, self._put
+        async with watched(provider.name, access.limits) as watch, aclosing(provider.stream(piece.call)) as batches:
             async for batch in batches:
-                heard(reservation, batch)
-                if not watch.saw(batch):
+                if not watch.saw(batch, heard(reservation, batch)):
                     held += batch
                     continue
                 if held:
                     batch, held = [*held, *batch], []
+                if not piece.begun:
+                    place.began_output()
+                if buffer.full:
+                    await _room(buffer, watch)
                 if batch:
-                    if not buffer.begun:
-                        place.began_output()
-                    if buffer.full:
-                        await _room(buffer, watch)
-                    put(batch if price is None else priced_events(batch, price))
+                    put(batch if price is None else priced_events(batch, price), piece)
         if not buffer.finished:
             raise StreamIncomplete(f"{provider.name} ended the stream without finishing", metadata={"provider": provider.name})
 
-    def _put(self, events: Sequence[ChatEvent]) -> None:
-        if not self._buffer.begun:
-            self._course.restrict(_nobody)
+    def _put(self, events: Sequence[ChatEvent], piece: _Piece) -> None:
+        piece.begun = True
+        if self._seams is not None:
+            events = self._seams.taken(events, piece.target, piece.joins)
         self._record.saw(events)
         self._buffer.put(events)
+
+    def _broke(self, target: Target, fault: Fault) -> None:
+        """Output was delivered: whoever is asked now must be able to go on with it."""
+        if self._seams is None or self._buffer.finished:
+            self._course.settle(fault, _nobody)
+        else:
+            self._seams.broke(target, fault)
+            self._course.settle(fault, self._seams.fits)
+
+
+class _Piece:
+    """What one attempt adds to the answer."""
+
+    __slots__ = ("begun", "call", "joins", "target")
+
+    def __init__(self, target: Target, seams: Seams | None) -> None:
+        self.target, self.begun = target, False
+        self.joins = seams is not None and seams.pending
+        self.call = seams.call(target) if seams is not None and self.joins else target.call
 
 
 async def _room(buffer: EventBuffer, watch: Watch) -> None:

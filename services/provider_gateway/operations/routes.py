@@ -91,6 +91,11 @@ class Route:
         """The target to ask first, whose limit in time holds for the whole call."""
         return self.targets[0]
 
+    @property
+    def continues(self) -> bool:
+        """Whether a target may go on with what another one delivered."""
+        return self.alias is not None and self.alias.continues
+
 
 @dataclass(frozen=True, slots=True)
 class EmbedTarget:

@@ -356,6 +356,7 @@ class Capabilities(_message.Message):
     PROMPT_CACHING_FIELD_NUMBER: _builtins.int
     CONTEXT_TOKENS_FIELD_NUMBER: _builtins.int
     MAX_OUTPUT_TOKENS_FIELD_NUMBER: _builtins.int
+    CONTINUING_FIELD_NUMBER: _builtins.int
     streaming: _builtins.bool
     """Answers as a stream."""
     tools: _builtins.bool
@@ -376,6 +377,8 @@ class Capabilities(_message.Message):
     """Tokens that fit into one call, input and output together. Zero: unknown."""
     max_output_tokens: _builtins.int
     """Tokens that one answer may have. Zero: unknown."""
+    continuing: _builtins.bool
+    """Goes on with an answer that was begun: with an assistant message that comes last."""
     def __init__(
         self,
         *,
@@ -389,10 +392,11 @@ class Capabilities(_message.Message):
         prompt_caching: _builtins.bool = ...,
         context_tokens: _builtins.int = ...,
         max_output_tokens: _builtins.int = ...,
+        continuing: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["context_tokens", b"context_tokens", "embeddings", b"embeddings", "json_schema", b"json_schema", "max_output_tokens", b"max_output_tokens", "parallel_tools", b"parallel_tools", "prompt_caching", b"prompt_caching", "reasoning", b"reasoning", "streaming", b"streaming", "tools", b"tools", "vision", b"vision"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["context_tokens", b"context_tokens", "continuing", b"continuing", "embeddings", b"embeddings", "json_schema", b"json_schema", "max_output_tokens", b"max_output_tokens", "parallel_tools", b"parallel_tools", "prompt_caching", b"prompt_caching", "reasoning", b"reasoning", "streaming", b"streaming", "tools", b"tools", "vision", b"vision"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

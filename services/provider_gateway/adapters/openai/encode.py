@@ -65,6 +65,7 @@ class OpenAiEncoder:
         body |= self._format(request.response_format)
         body |= self._sampling(request.sampling)
         body |= self._labels(request.metadata)
+        body |= self._going_on(request, body["messages"])
         if stream:
             body["stream"] = True
             if self.dialect.stream_usage:
@@ -74,6 +75,17 @@ class OpenAiEncoder:
     def _messages(self, messages: tuple[Message, ...]) -> list[Body]:
         last_user = max((place for place, m in enumerate(messages) if m.role is Role.USER), default=-1)
         return [self._message(f"messages[{place}]", m, this_turn=place > last_user) for place, m in enumerate(messages)]
+
+    def _going_on(self, request: ChatRequest, messages: list[Body]) -> Body:
+        """Tells the server in its own way to go on with an answer that was begun; marks the message where that is the way."""
+        last = request.messages[-1] if request.messages else None
+        if last is None or last.role is not Role.ASSISTANT or last.tool_calls:
+            return {}
+        if self.dialect.continue_by == "prefix":
+            messages[-1]["prefix"] = True
+        elif self.dialect.continue_by == "continue_final_message":
+            return {"continue_final_message": True, "add_generation_prompt": False}
+        return {}
 
     def _message(self, path: str, message: Message, this_turn: bool) -> Body:
         match message.role:

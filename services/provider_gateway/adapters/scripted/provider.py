@@ -20,6 +20,7 @@ from chassis.faults import (
     StreamIncomplete,
 )
 from chassis.world import Clock
+from provider_gateway.adapters.scripted.begun import rest_of, without_begun
 from provider_gateway.adapters.scripted.choice import answers_in, arguments_of, readable, turn_for
 from provider_gateway.adapters.scripted.script import Script, ScriptedFault, Turn
 from provider_gateway.adapters.scripted.vectors import DIMENSIONS, vector_of
@@ -62,7 +63,8 @@ class ScriptedProvider:
 
     async def complete(self, call: ModelCall) -> ChatResult:
         """The whole answer."""
-        turn = turn_for(self._script, call.request, call.model)
+        call, begun = without_begun(call)
+        turn = rest_of(turn_for(self._script, call.request, call.model), begun)
         await self._sleep(turn.delay_ms)
         fault = self._due_fault(turn, call.request)
         if fault is not None:
@@ -74,7 +76,8 @@ class ScriptedProvider:
 
     async def stream(self, call: ModelCall) -> AsyncGenerator[Sequence[ChatEvent], None]:
         """The answer in pieces."""
-        turn = turn_for(self._script, call.request, call.model)
+        call, begun = without_begun(call)
+        turn = rest_of(turn_for(self._script, call.request, call.model), begun)
         await self._sleep(turn.delay_ms)
         fault = self._due_fault(turn, call.request)
         performance = _Performance(self.name, call, turn, self._script.piece)
