@@ -28,6 +28,7 @@ from orchestrator.domain.values import (
     Limits,
     MessageId,
     Role,
+    Seam,
     ToolCall,
     Usage,
 )
@@ -151,6 +152,11 @@ def failure_to_proto(failure: Failure) -> fault_pb2.Fault:
 def failure_from_proto(fault: fault_pb2.Fault) -> Failure:
     """A failure in the domain."""
     return Failure(fault.reason, fault.message, dict(fault.metadata), fault.service, fault.retryable)
+
+
+def seam_from_proto(seam: provider_pb2.Seam) -> Seam:
+    """A seam in the domain."""
+    return Seam(failure_from_proto(seam.fault), seam.provider, seam.model, seam.text_characters)
 
 
 def event_to_proto(recorded: Recorded) -> event_pb2.Event:
@@ -288,6 +294,12 @@ def _input_out(event: e.InputReceived) -> event_pb2.InputReceived:
     return event_pb2.InputReceived(input=_body(event.entry.body, chat_pb2.Message), message_id=event.entry.id, interrupt=event.interrupt)
 
 
+def _seam_out(event: e.ModelSeam) -> event_pb2.ModelSeam:
+    seam, fault = event.seam, failure_to_proto(event.seam.failure)
+    body = provider_pb2.Seam(fault=fault, provider=seam.provider, model=seam.model, text_characters=seam.text_characters)
+    return event_pb2.ModelSeam(turn=event.turn, seam=body)
+
+
 def _ids(ids: Any) -> tuple[MessageId, ...]:
     return tuple(MessageId(i) for i in ids)
 
@@ -307,6 +319,7 @@ _OUT: dict[type[Any], tuple[str, Callable[[Any], Any]]] = {
     e.ToolCallStarted: ("tool_call_started", lambda v: _P.ToolCallStarted(turn=v.turn, call_id=v.call_id, tool=v.tool)),
     e.ToolCallDelta: ("tool_call_delta", lambda v: _P.ToolCallDelta(turn=v.turn, call_id=v.call_id, arguments=v.arguments)),
     e.ToolCallCompleted: ("tool_call_completed", lambda v: _P.ToolCallCompleted(turn=v.turn, call=_body(v.call.body, chat_pb2.ToolCall))),
+    e.ModelSeam: ("model_seam", _seam_out),
     e.ModelFinished: ("model_finished", _finished_out),
     e.ModelFailed: (
         "model_failed",
@@ -350,6 +363,7 @@ _IN: dict[str, Callable[[Any], e.Event]] = {
     "tool_call_started": lambda p: e.ToolCallStarted(p.turn, CallId(p.call_id), p.tool),
     "tool_call_delta": lambda p: e.ToolCallDelta(p.turn, CallId(p.call_id), p.arguments),
     "tool_call_completed": lambda p: e.ToolCallCompleted(p.turn, call_from_proto(p.call)),
+    "model_seam": lambda p: e.ModelSeam(p.turn, seam_from_proto(p.seam)),
     "model_finished": _finished_in,
     "model_failed": lambda p: e.ModelFailed(p.turn, p.attempt, failure_from_proto(p.fault), p.will_retry),
     "messages_committed": lambda p: e.MessagesCommitted(p.turn, _ids(p.message_ids)),

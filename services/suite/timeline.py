@@ -155,6 +155,7 @@ _DESCRIBE: dict[str, Callable[[Any], str]] = {
     "model_started": _model_started,
     "tool_call_started": lambda e: e.tool,
     "tool_call_completed": lambda e: call_text(e.call),
+    "model_seam": lambda e: f"{e.seam.provider}/{e.seam.model} goes on after {e.seam.text_characters} characters: {e.seam.fault.reason}",
     "model_finished": _model_finished,
     "model_failed": lambda e: f"{e.fault.reason}: {e.fault.message}{'; tried again' if e.will_retry else ''}",
     "messages_committed": lambda e: f"{len(e.message_ids)} message{'s' if len(e.message_ids) != 1 else ''}",

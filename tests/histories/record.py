@@ -15,7 +15,7 @@ from google.protobuf import json_format  # noqa: E402
 
 from behest.agent.v1 import agent_pb2  # noqa: E402
 from chassis.faults import ProviderRequestRefused, StreamIncomplete  # noqa: E402
-from kit.loop import Bench, CountedTools  # noqa: E402
+from kit.loop import Bench, CountedTools, Sewn  # noqa: E402
 from orchestrator.domain import events as e  # noqa: E402
 from orchestrator.domain.approvals import Decision  # noqa: E402
 from orchestrator.domain.run import Run, fold  # noqa: E402
@@ -59,6 +59,7 @@ def _benches() -> dict[str, Bench]:
         "iterations": Bench(TOOLS, agent=_agent(max_iterations=1)),
         "cancelled": cancelled,
         "approvals": Bench(TOOLS, agent=_asking()),
+        "seam": Bench([Sewn("hello there")]),
     }
 
 

@@ -17,7 +17,7 @@ from orchestrator.adapters.rpc_models import chat_request
 from orchestrator.adapters.scribe import ProtoScribe
 from orchestrator.domain import events as e
 from orchestrator.domain.run import Recorded, Run, fold
-from orchestrator.domain.values import CallStatus, Entry, Finish, MessageId, Role, RunId, SessionId, Usage
+from orchestrator.domain.values import CallStatus, Entry, Failure, Finish, MessageId, Role, RunId, Seam, SessionId, Usage
 from orchestrator.operations.drive import Drive
 from orchestrator.operations.inbox import Signal
 from orchestrator.operations.ports import (
@@ -109,7 +109,14 @@ class MemoryJournal:
         return [type(recorded.event).__name__ for recorded in self.log]
 
 
-Say = str | list[tuple[str, dict[str, object]]] | Fault | Answer | Callable[[Ask], "Say"]
+@dataclass(frozen=True)
+class Sewn:
+    """A text whose second half comes from another target."""
+
+    text: str
+
+
+Say = str | list[tuple[str, dict[str, object]]] | Fault | Answer | Sewn | Callable[[Ask], "Say"]
 """What a scripted model does: answers text, calls tools, or fails."""
 
 
@@ -143,7 +150,11 @@ class ScriptedModels:
             line = 0 if entry.role is Role.USER and "[behest]" not in str(entry.body) else line + (entry.role is Role.ASSISTANT)
         return line
 
-    def _speak(self, say: str | list[tuple[str, dict[str, object]]]) -> list[list[Output]]:
+    def _speak(self, say: str | list[tuple[str, dict[str, object]]] | Sewn) -> list[list[Output]]:
+        if isinstance(say, Sewn):
+            first, *rest = self._speak(say.text)
+            failure = Failure("STREAM_INCOMPLETE", "cut", {}, "provider-gateway", True)
+            return [first, [Seam(failure, "other", "n", len(say.text) // 2)], *rest]
         if isinstance(say, str):
             message = chat_pb2.Message(role=chat_pb2.ROLE_ASSISTANT, parts=[chat_pb2.Part(text=say)])
             half = len(say) // 2

@@ -216,3 +216,11 @@ def test_scripts_are_yaml_or_json_files_and_typos_are_named(tmp_path: Path) -> N
     bad.write_text("{")
     with pytest.raises(SettingsInvalid, match="is not YAML"):
         script_of(str(bad), "s")
+
+
+@pytest.mark.feature("P12")
+async def test_an_answer_that_was_begun_is_gone_on_with() -> None:
+    scripted = provider_of(turns=[{"text": ["Hello ", "world"], "fault": {"kind": "cut", "times": 1, "after_pieces": 1}}], otherwise="fail")
+    with pytest.raises(StreamIncomplete):
+        await stream(scripted, user("hi"))
+    assert await text(scripted, user("hi"), assistant("Hello wo")) == "rld"

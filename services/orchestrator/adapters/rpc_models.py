@@ -23,7 +23,7 @@ from orchestrator.operations.ports import (
     SpentOutput,
     TextOutput,
 )
-from orchestrator.wire import call_from_proto, entry_from_proto, finish, usage_from_proto
+from orchestrator.wire import call_from_proto, entry_from_proto, finish, seam_from_proto, usage_from_proto
 
 CONTINUE = "Continue exactly where you stopped. Do not repeat anything and do not comment on the interruption."
 """What the model is told when its answer was cut by length; it is not stored."""
@@ -64,6 +64,7 @@ class _Reader:
             "reasoning_delta": lambda text: [ReasoningOutput(text)],
             "tool_call_started": self._started,
             "tool_call_delta": lambda delta: [CallDeltaOutput(self._calls[delta.index], delta.arguments)],
+            "seam": self._went_on,
             "started": self._begun,
             "usage": lambda usage: [SpentOutput(Spent(self._provider, self._model, usage_from_proto(usage)))],
             "finished": lambda result: [answer_from_proto(result, self._ids)],
@@ -78,6 +79,10 @@ class _Reader:
     def _begun(self, started: provider_pb2.ChatStarted) -> Sequence[Output]:
         self._provider, self._model = started.provider, started.model
         return ()
+
+    def _went_on(self, seam: provider_pb2.Seam) -> Sequence[Output]:
+        self._provider, self._model = seam.provider, seam.model
+        return [seam_from_proto(seam)]
 
     def _started(self, call: provider_pb2.ToolCallStarted) -> Sequence[Output]:
         call_id = self._calls[call.index] = self._unique.of(call.id)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from orchestrator.domain.approvals import Decision
-from orchestrator.domain.values import Agent, Body, CallId, CallStatus, Entry, Failure, Finish, MessageId, ToolCall, Usage
+from orchestrator.domain.values import Agent, Body, CallId, CallStatus, Entry, Failure, Finish, MessageId, Seam, ToolCall, Usage
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +105,14 @@ class ToolCallCompleted:
 
     turn: int
     call: ToolCall
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSeam:
+    """The model's target failed in mid-answer, and another one goes on."""
+
+    turn: int
+    seam: Seam
 
 
 @dataclass(frozen=True, slots=True)
@@ -279,6 +287,7 @@ Event = (
     | ToolCallStarted
     | ToolCallDelta
     | ToolCallCompleted
+    | ModelSeam
     | ModelFinished
     | ModelFailed
     | MessagesCommitted

@@ -149,6 +149,7 @@ LEGAL: dict[type[Any], frozenset[Phase]] = {
     e.ToolCallStarted: frozenset({Phase.CALLING}),
     e.ToolCallDelta: frozenset({Phase.CALLING}),
     e.ToolCallCompleted: frozenset({Phase.CALLING}),
+    e.ModelSeam: frozenset({Phase.CALLING}),
     e.ModelFinished: frozenset({Phase.CALLING}),
     e.ModelFailed: frozenset({Phase.CALLING}),
     e.MessagesCommitted: _OPEN,

@@ -209,3 +209,13 @@ class Failure:
     def of(cls, fault: Fault, service: str = OWN_SERVICE) -> Failure:
         """The record of a fault."""
         return cls(fault.reason, fault.message, dict(fault.metadata), fault.service or service, fault.retryable)
+
+
+@dataclass(frozen=True, slots=True)
+class Seam:
+    """A place within a model's answer: its target failed after so many characters of text, and another one goes on."""
+
+    failure: Failure
+    provider: str
+    model: str
+    text_characters: int

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from orchestrator.domain import events as e
+from orchestrator.domain.values import Seam
 from orchestrator.operations.ports import (
     Answer,
     CallDeltaOutput,
@@ -57,11 +58,14 @@ class Coalescer:
         return events
 
     def last_words(self) -> Sequence[e.Event]:
-        """The deltas that a complete answer does not say again: text and reasoning."""
-        return [event for event in self._events if isinstance(event, e.TextDelta | e.ReasoningDelta)]
+        """The deltas that a complete answer does not say again: text, reasoning and where they have seams."""
+        return [event for event in self._events if isinstance(event, e.TextDelta | e.ReasoningDelta | e.ModelSeam)]
 
 
-def _delta(turn: int, output: TextOutput | ReasoningOutput | CallStartedOutput | CallDeltaOutput | Progress) -> tuple[e.Event, int]:
+Delta = TextOutput | ReasoningOutput | CallStartedOutput | CallDeltaOutput | Seam | Progress
+
+
+def _delta(turn: int, output: Delta) -> tuple[e.Event, int]:
     match output:
         case TextOutput(text):
             return e.TextDelta(turn, text), len(text)
@@ -71,6 +75,8 @@ def _delta(turn: int, output: TextOutput | ReasoningOutput | CallStartedOutput |
             return e.ToolCallStarted(turn, call_id, tool), len(tool)
         case CallDeltaOutput(call_id, arguments):
             return e.ToolCallDelta(turn, call_id, arguments), len(arguments)
+        case Seam():
+            return e.ModelSeam(turn, output), len(output.failure.message)
         case Progress(call_id, message, fraction):
             return e.ToolExecutionProgress(turn, call_id, message, fraction), len(message)
 

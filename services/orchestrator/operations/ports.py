@@ -20,6 +20,7 @@ from orchestrator.domain.values import (
     OnBusy,
     Priority,
     RunId,
+    Seam,
     SessionId,
     ToolCall,
     Usage,
@@ -226,7 +227,7 @@ class SpentOutput:
     spent: Spent
 
 
-Output = TextOutput | ReasoningOutput | CallStartedOutput | CallDeltaOutput | SpentOutput | Answer
+Output = TextOutput | ReasoningOutput | CallStartedOutput | CallDeltaOutput | Seam | SpentOutput | Answer
 
 
 class Models(Protocol):

@@ -60,6 +60,9 @@ class Live:
                 self._started = timeline.started_at(event)
             case "tool_call_completed":
                 self._beside(f"⚙ {timeline.shortened(timeline.call_text(event.tool_call_completed.call))}")
+            case "model_seam":
+                seam = event.model_seam.seam
+                self._beside(f"{seam.provider}/{seam.model} goes on where the answer broke off: {seam.fault.reason}")
             case "tool_execution_finished":
                 self._tool_finished(event.tool_execution_finished.result)
             case "approval_requested":

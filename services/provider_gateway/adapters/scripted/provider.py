@@ -20,8 +20,8 @@ from chassis.faults import (
     StreamIncomplete,
 )
 from chassis.world import Clock
-from provider_gateway.adapters.scripted.begun import rest_of, without_begun
-from provider_gateway.adapters.scripted.choice import answers_in, arguments_of, readable, turn_for
+from provider_gateway.adapters.scripted.begun import taken_up
+from provider_gateway.adapters.scripted.choice import answers_in, arguments_of, readable
 from provider_gateway.adapters.scripted.script import Script, ScriptedFault, Turn
 from provider_gateway.adapters.scripted.vectors import DIMENSIONS, vector_of
 from provider_gateway.domain.answers import ChatEvent, ChatResult, FinishReason, Usage
@@ -63,8 +63,7 @@ class ScriptedProvider:
 
     async def complete(self, call: ModelCall) -> ChatResult:
         """The whole answer."""
-        call, begun = without_begun(call)
-        turn = rest_of(turn_for(self._script, call.request, call.model), begun)
+        call, turn = taken_up(self._script, call)
         await self._sleep(turn.delay_ms)
         fault = self._due_fault(turn, call.request)
         if fault is not None:
@@ -76,8 +75,7 @@ class ScriptedProvider:
 
     async def stream(self, call: ModelCall) -> AsyncGenerator[Sequence[ChatEvent], None]:
         """The answer in pieces."""
-        call, begun = without_begun(call)
-        turn = rest_of(turn_for(self._script, call.request, call.model), begun)
+        call, turn = taken_up(self._script, call)
         await self._sleep(turn.delay_ms)
         fault = self._due_fault(turn, call.request)
         performance = _Performance(self.name, call, turn, self._script.piece)
