@@ -5,6 +5,7 @@ BIN    := $(VENV)/bin
 PYTEST_ARGS ?=
 # How many processes run tests: most of them wait for servers. 0 runs them in one, for a debugger.
 WORKERS ?= 2
+SOAK_ARGS ?=
 DURATION ?= 60
 SEED ?= 7
 
@@ -13,7 +14,7 @@ do      = @printf '%-8s' $(1); $(2) && echo ok
 
 .DEFAULT_GOAL := menu
 .PHONY: menu demo up up-processes test test-fast check lint imports protos gen-check docs-check types fmt gen docs lock upgrade \
-	features bench chaos helm-lint wheel clean setup setup-demo
+	features bench chaos soak helm-lint wheel clean setup setup-demo
 
 menu:
 	@awk 'BEGIN {FS = ":.*## "} /^##@ / {printf "\n%s\n", substr($$0, 5)} /^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -65,6 +66,9 @@ bench: ## what it costs, beside its peers, with the previous numbers
 
 chaos: setup ## break everything for DURATION=60 seconds by SEED=7, then check that no promise was broken
 	@$(BIN)/python -m tests.chaos --duration $(DURATION) --seed $(SEED) $(CHAOS_ARGS)
+
+soak: setup ## 100,000 calls and 10,000 streams that are left in the middle: the gateway keeps nothing of them
+	@$(BIN)/python -m tests.soak $(SOAK_ARGS)
 
 ##@ Keep
 fmt: setup ## format, and mend what can be mended
