@@ -21,7 +21,8 @@ from provider_gateway.adapters.http.aiohttp_client import AiohttpClient, HttpOpt
 from provider_gateway.adapters.http.provider import Endpoint, HttpProvider
 from provider_gateway.adapters.http.transport import Http
 from provider_gateway.adapters.memory_bank import MemoryBank
-from provider_gateway.adapters.openai import Dialect, OpenAiWire
+from provider_gateway.adapters.ollama import OllamaWire
+from provider_gateway.adapters.openai import OpenAiWire, Server, server_of
 from provider_gateway.adapters.openai_responses import Dialect as ResponsesDialect
 from provider_gateway.adapters.openai_responses import OpenAiResponsesWire
 from provider_gateway.adapters.price_list import known_price
@@ -51,6 +52,7 @@ from provider_gateway.settings import (
     AnyHttpProvider,
     AnyProvider,
     GeminiSettings,
+    OllamaSettings,
     OpenAiResponsesSettings,
     OpenAiSettings,
     ProviderGatewaySettings,
@@ -133,7 +135,7 @@ def _routes(settings: ProviderGatewaySettings, http: Http, clock: Clock, health:
     }
     catalogue = Catalogue(
         {name: {model: traits.traits() for model, traits in own.models.items()} for name, own in configured.items()},
-        own_service=frozenset(name for name, own in configured.items() if _is_own_service(own)),
+        own_service=frozenset(name for name, own in configured.items() if _is_own_service(name, own)),
     )
     listed = {name: catalogue.names(name, own.adapter) for name, own in configured.items()}
     aliases = {name: alias_of(given) for name, given in settings.aliases.items()}
@@ -153,16 +155,16 @@ class _Builder:
     def provider(self, name: str, own: AnyProvider) -> Provider:
         match own:
             case OpenAiSettings():
-                at_home = own.base_url == OPENAI
-                limit = own.max_tokens_field or ("max_completion_tokens" if at_home else "max_tokens")
-                strict = OPENAI_STRICT if at_home else ANY_SERVER
-                dialect = Dialect(limit, own.stream_usage, strict=strict, continue_by=own.continue_by)
-                return self._http_provider(name, OpenAiWire(name, dialect), own, "OPENAI_API_KEY" if at_home else "")
+                server = _server(name, own)
+                chat = OpenAiWire(name, server.dialect, extra=own.extra)
+                return self._http_provider(name, chat, own, server.variable, server.base_url)
             case OpenAiResponsesSettings():
                 at_home = own.base_url == OPENAI
                 strict = OPENAI_STRICT if at_home else ANY_SERVER
                 asked = ResponsesDialect(own.store, own.reasoning_summary or "", counts=at_home, strict=strict)
                 return self._http_provider(name, OpenAiResponsesWire(name, asked), own, "OPENAI_API_KEY" if at_home else "")
+            case OllamaSettings():
+                return self._http_provider(name, OllamaWire(name, own.options, own.keep_alive), own, "")
             case AnthropicSettings():
                 return self._http_provider(name, AnthropicWire(name), own, "ANTHROPIC_API_KEY" if own.base_url == ANTHROPIC else "")
             case GeminiSettings():
@@ -171,16 +173,26 @@ class _Builder:
             case ScriptedSettings():
                 return ScriptedProvider(name, script_of(own.script, f"provider_gateway.providers.{name}.script"), self.clock)
 
-    def _http_provider(self, name: str, wire: Wire, own: AnyHttpProvider, variable: str) -> HttpProvider:
+    def _http_provider(self, name: str, wire: Wire, own: AnyHttpProvider, variable: str, base_url: str = "") -> HttpProvider:
         secret = own.api_key or (Secret(f"env:{variable}") if variable else None)
         key = secret.read if secret else None
         headers = {header: value.read for header, value in own.headers.items()}
-        endpoint = Endpoint(own.base_url, key, headers, own.limits.event_bytes, self.window)
+        endpoint = Endpoint(base_url or own.base_url, key, headers, own.limits.event_bytes, self.window)
         return HttpProvider(name, wire, endpoint, self.http, self.clock)
 
 
-def _is_own_service(own: AnyProvider) -> bool:
-    return isinstance(own, ScriptedSettings) or own.base_url in (OPENAI, ANTHROPIC, GEMINI)
+def _server(name: str, own: OpenAiSettings) -> Server:
+    base_url = own.base_url if "base_url" in own.model_fields_set else None
+    return server_of(f"provider_gateway.providers.{name}", base_url, own.dialect, own.quirks())
+
+
+def _is_own_service(name: str, own: AnyProvider) -> bool:
+    match own:
+        case OpenAiSettings():
+            return _server(name, own).base_url == OPENAI
+        case ScriptedSettings():
+            return True
+    return own.base_url in (OPENAI, ANTHROPIC, GEMINI)
 
 
 def _check_names(settings: ProviderGatewaySettings, names: Names) -> None:

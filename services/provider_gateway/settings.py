@@ -11,11 +11,10 @@ from chassis.database import Database
 from chassis.settings import Secret
 from provider_gateway.budget_settings import BudgetSettings, BudgetTermsSettings
 from provider_gateway.domain.breaker import CircuitPolicy
-from provider_gateway.domain.catalogue import dollars
 from provider_gateway.domain.chat import CacheLifetime, CachingMode, PromptCaching
 from provider_gateway.domain.concurrency import ConcurrencyPolicy
-from provider_gateway.domain.models import Capabilities, ModelTraits, Price
 from provider_gateway.domain.routing import Alias, Choice
+from provider_gateway.model_settings import ModelSettings
 from provider_gateway.operations.limits import TimeLimits
 from provider_gateway.operations.retries import RetryPolicy
 
@@ -24,53 +23,6 @@ Positive = Annotated[float, Field(gt=0)]
 
 class _Settings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class PriceSettings(_Settings):
-    """What a model costs, in US dollars per million tokens."""
-
-    input: float = Field(ge=0, description="Tokens read.")
-    output: float = Field(ge=0, description="Tokens written.")
-    cache_read: float | None = Field(None, ge=0, description="Tokens read from the prompt cache. Default: as input.")
-    cache_write: float | None = Field(None, ge=0, description="Tokens written to the prompt cache. Default: as input.")
-
-    def price(self) -> Price:
-        """The price in the domain's unit."""
-        return dollars(self.input, self.output, self.cache_read, self.cache_write)
-
-
-class CapabilitySettings(_Settings):
-    """What a model can do. Given at all, it is the whole truth: what is not said to be there is refused."""
-
-    streaming: bool = Field(True, description="Answers as a stream.")
-    tools: bool = Field(False, description="Calls tools.")
-    parallel_tools: bool = Field(False, description="Calls several tools in one turn.")
-    json_schema: bool = Field(False, description="Holds its answer to a JSON schema.")
-    vision: bool = Field(False, description="Reads pictures.")
-    reasoning: bool = Field(False, description="Reasons before it answers.")
-    embeddings: bool = Field(False, description="Produces embeddings.")
-    prompt_caching: bool = Field(False, description="Caches prompt prefixes.")
-    continuing: bool = Field(False, description="Goes on with an answer that was begun, an assistant message that comes last.")
-    context_tokens: int = Field(0, ge=0, description="Tokens that fit into one call. 0: unknown.")
-    max_output_tokens: int = Field(0, ge=0, description="Tokens that one answer may have. 0: unknown.")
-
-    def capabilities(self) -> Capabilities:
-        """The same as the domain has it."""
-        return Capabilities(**self.model_dump())
-
-
-class ModelSettings(_Settings):
-    """What is known of a model beyond the built-in catalogue."""
-
-    capabilities: CapabilitySettings | None = Field(
-        None, description="What it can do. Unset: what the catalogue says, else anything is tried."
-    )
-    price: PriceSettings | None = Field(None, description="What it costs. Unset: what the price list or the catalogue says.")
-
-    def traits(self) -> ModelTraits:
-        """The same as the domain has it."""
-        capabilities = None if self.capabilities is None else self.capabilities.capabilities()
-        return ModelTraits(capabilities, None if self.price is None else self.price.price())
 
 
 class LimitSettings(_Settings):
@@ -139,23 +91,59 @@ class _HttpProvider(_Provider):
         return url.rstrip("/")
 
 
+OPENAI_URL = "https://api.openai.com/v1"
+_Vendors = Literal["openai", "azure", "groq", "mistral", "deepseek", "openrouter", "moonshot", "xai", "perplexity", "together", "alibaba"]
+_Servers = Literal["vllm", "ollama", "llama-cpp", "compatible"]
+DialectName = Literal[_Vendors, _Servers]
+_OWN_FIELDS = frozenset({"model", "messages", "tools", "tool_choice", "stream", "stream_options", "n"})
+
+
 class OpenAiSettings(_HttpProvider):
-    """OpenAI, or any server that speaks its Chat Completions: vLLM, Ollama, llama.cpp, proxies."""
+    """OpenAI, or any server that speaks its Chat Completions: vLLM, Ollama, llama.cpp, Groq, Mistral, Azure, proxies."""
 
     adapter: Literal["openai"] = "openai"
-    base_url: str = Field("https://api.openai.com/v1", description="Where it is, up to and with /v1.")
+    base_url: str = Field(
+        OPENAI_URL, description="Where it is, up to and with /v1; at Azure the resource. Default: the dialect's own service."
+    )
+    dialect: DialectName | None = Field(
+        None, description="Whose variant the server speaks. Default: what its address tells, else compatible."
+    )
     api_key: Secret | None = Field(
-        None, description="env:NAME, file:/path or the key. Default: env:OPENAI_API_KEY at OpenAI itself, else none."
+        None, description="env:NAME, file:/path or the key. Default: at a vendor's own service env:OPENAI_API_KEY and the like, else none."
     )
+    api_version: str | None = Field(None, description="Azure's api-version. Default: 2024-10-21, and none below /openai/v1.")
     max_tokens_field: Literal["max_tokens", "max_completion_tokens"] | None = Field(
-        None, description="What the server calls the output limit. Default: max_completion_tokens at OpenAI itself, else max_tokens."
+        None, description="What the server calls the output limit. Default: what its dialect has."
     )
-    stream_usage: bool = Field(True, description="Ask for usage in streams. A server that refuses is not asked again.")
-    continue_by: Literal["last_message", "prefix", "continue_final_message"] = Field(
-        "last_message",
+    stream_usage: bool | None = Field(
+        None, description="Ask for usage in streams. A server that refuses is not asked again. Default: what its dialect has."
+    )
+    done_suffices: bool | None = Field(
+        None, description="Take [DONE] for the end of an answer that has no finish reason. Default: no, it would hide answers cut short."
+    )
+    continue_by: Literal["last_message", "prefix", "continue_final_message"] | None = Field(
+        None,
         description="How models with the capability continuing are told to go on with an assistant message that comes last: by nothing but"
-        " its place, or by the field prefix of the message, or by continue_final_message of the request.",
+        " its place, or by the field prefix of the message, or by continue_final_message of the request. Default: what its dialect has.",
     )
+    embed_inputs: int | None = Field(None, ge=0, description="Inputs in one embedding call. Default: what its dialect has, mostly 2048.")
+    extra: dict[str, Any] = Field(
+        default_factory=dict,
+        description="Further fields of every chat request, in the server's own words; a request's own fields win.",
+    )
+
+    @field_validator("extra")
+    @classmethod
+    def _is_beside(cls, extra: dict[str, Any]) -> dict[str, Any]:
+        own = sorted(_OWN_FIELDS & extra.keys())
+        if own:
+            raise ValueError(f"{', '.join(own)} cannot be set here: the gateway sets it for each request")
+        return extra
+
+    def quirks(self) -> dict[str, Any]:
+        """What is set of the dialect one by one."""
+        names = ("api_version", "max_tokens_field", "stream_usage", "done_suffices", "continue_by", "embed_inputs")
+        return {name: getattr(self, name) for name in names if getattr(self, name) is not None}
 
 
 class OpenAiResponsesSettings(_HttpProvider):
@@ -198,6 +186,18 @@ class GeminiSettings(_HttpProvider):
     )
 
 
+class OllamaSettings(_HttpProvider):
+    """Ollama by its own protocol: thinking, options, and prompts that are refused instead of cut."""
+
+    adapter: Literal["ollama"]
+    base_url: str = Field("http://127.0.0.1:11434", description="Where it is, up to and without /api.")
+    api_key: Secret | None = Field(None, description="env:NAME, file:/path or the key, for Ollama's cloud. Default: none.")
+    options: dict[str, Any] = Field(
+        default_factory=dict, description="Options of every request, such as num_ctx, the tokens that fit into one; a request's own win."
+    )
+    keep_alive: str = Field("", description="How long a model stays loaded after a call, as 10m. Default: the server's.")
+
+
 class ScriptedSettings(_Provider):
     """A provider that plays a script, for tests and demonstrations."""
 
@@ -205,7 +205,7 @@ class ScriptedSettings(_Provider):
     script: str | dict[str, Any] = Field(default_factory=dict, description="A YAML or JSON file, or the script itself. Default: echo.")
 
 
-AnyHttpProvider = OpenAiSettings | OpenAiResponsesSettings | AnthropicSettings | GeminiSettings
+AnyHttpProvider = OpenAiSettings | OpenAiResponsesSettings | AnthropicSettings | GeminiSettings | OllamaSettings
 AnyProvider = AnyHttpProvider | ScriptedSettings
 ProviderSettings = Annotated[AnyProvider, Field(discriminator="adapter")]
 

@@ -15,12 +15,13 @@ from chassis.world import SystemClock
 from kit.gemini_wires import GEMINI_STREAM, GEMINI_WHOLE, gemini_sse
 from kit.provider_decoding import check_order, cut, result_of
 from kit.provider_upstream import Upstream, in_two, open_upstream, silence, stream, whole
-from kit.provider_wires import ANTHROPIC_STREAM, ANTHROPIC_WHOLE, OPENAI_CALLS, anthropic_sse, openai_sse
+from kit.provider_wires import ANTHROPIC_STREAM, ANTHROPIC_WHOLE, OPENAI_CALLS, anthropic_sse, ndjson, openai_sse
 from kit.responses_wires import RESPONSES_STREAM, RESPONSES_WHOLE, responses_body, responses_sse
 from provider_gateway.adapters.anthropic import AnthropicWire
 from provider_gateway.adapters.gemini import GeminiWire
 from provider_gateway.adapters.http.aiohttp_client import AiohttpClient, HttpOptions
 from provider_gateway.adapters.http.provider import Endpoint, HttpProvider
+from provider_gateway.adapters.ollama import OllamaWire
 from provider_gateway.adapters.openai import OpenAiWire
 from provider_gateway.adapters.openai_responses import OpenAiResponsesWire
 from provider_gateway.adapters.scripted import ScriptedProvider, script_of
@@ -76,6 +77,29 @@ async def open_anthropic(what: str) -> AsyncIterator[Provider]:
         yield provider
 
 
+def _ollama(message: dict[str, object], done: bool = False) -> dict[str, object]:
+    end = {"done_reason": "stop", "prompt_eval_count": 20, "eval_count": 5} if done else {}
+    return {"model": "m-1", "created_at": "2026-01-02T03:04:05Z", "message": {"role": "assistant", **message}, "done": done, **end}
+
+
+OLLAMA_CALLS = [{"function": {"name": "weather", "arguments": {"city": "Paris"}}}, {"function": {"name": "time", "arguments": {}}}]
+
+
+@contextlib.asynccontextmanager
+async def open_ollama(what: str) -> AsyncIterator[Provider]:
+    steps = [{"content": "one "}, {"content": "moment"}, {"content": "", "tool_calls": OLLAMA_CALLS[:1]}, {"tool_calls": OLLAMA_CALLS[1:]}]
+    body = ndjson([*map(_ollama, steps), _ollama({"content": ""}, done=True)])
+    at_once = _ollama({"content": "one moment", "tool_calls": OLLAMA_CALLS}, done=True)
+    as_lines = "application/x-ndjson"
+    replies = {
+        "whole": whole(at_once),
+        "stream": stream(*cut(body, range(0, len(body), 37)), content_type=as_lines),
+        "hang": silence(body[:200], content_type=as_lines),
+    }
+    async with open_upstream(replies[what]) as upstream, _http(OllamaWire("p"), upstream) as provider:
+        yield provider
+
+
 @contextlib.asynccontextmanager
 async def open_gemini(what: str) -> AsyncIterator[Provider]:
     body = gemini_sse(GEMINI_STREAM)
@@ -99,7 +123,13 @@ async def open_scripted(what: str) -> AsyncIterator[Provider]:
     yield ScriptedProvider("p", script_of({"turns": [turn]}, "script"), SystemClock())
 
 
-HTTP = {"openai": open_openai, "anthropic": open_anthropic, "responses": open_responses, "gemini": open_gemini}
+HTTP = {
+    "openai": open_openai,
+    "anthropic": open_anthropic,
+    "responses": open_responses,
+    "gemini": open_gemini,
+    "ollama": open_ollama,
+}
 EVERY = {**HTTP, "scripted": open_scripted}
 
 
@@ -185,6 +215,7 @@ async def test_what_it_cannot_express_is_refused_before_anything_is_sent(open_ht
         (AnthropicWire("p"), "x-api-key"),
         (OpenAiResponsesWire("p"), "authorization"),
         (GeminiWire("p"), "x-goog-api-key"),
+        (OllamaWire("p"), "authorization"),
     ],
 )
 async def test_the_key_goes_where_the_protocol_wants_it_and_the_stream_is_asked_for(wire: Wire, key_header: str) -> None:

@@ -138,11 +138,14 @@ def whole(document: Any, status: int = 200, **headers: str) -> Reply:
     return reply
 
 
-def stream(*pieces: bytes, gap: float = 0.0, end: bool = True) -> Reply:
+EVENTS = "text/event-stream"
+
+
+def stream(*pieces: bytes, gap: float = 0.0, end: bool = True, content_type: str = EVENTS) -> Reply:
     """A chunked event stream; without end the connection breaks within it."""
 
     async def reply(conversation: Conversation) -> None:
-        await conversation.head(200, content_type="text/event-stream", transfer_encoding="chunked")
+        await conversation.head(200, content_type=content_type, transfer_encoding="chunked")
         for piece in pieces:
             await conversation.chunk(piece)
             await asyncio.sleep(gap)
@@ -167,12 +170,12 @@ def in_two(first: bytes, gate: asyncio.Event, rest: bytes, end: bool = True) -> 
     return reply
 
 
-def silence(*pieces: bytes) -> Reply:
+def silence(*pieces: bytes, content_type: str = EVENTS) -> Reply:
     """A stream that gives these pieces and then nothing, until the gateway hangs up; without pieces not even a status."""
 
     async def reply(conversation: Conversation) -> None:
         if pieces:
-            await conversation.head(200, content_type="text/event-stream", transfer_encoding="chunked")
+            await conversation.head(200, content_type=content_type, transfer_encoding="chunked")
         for piece in pieces:
             await conversation.chunk(piece)
         await conversation.received.gone.wait()

@@ -138,3 +138,8 @@ def anthropic_sse(events: list[dict[str, Any]]) -> bytes:
     """Events as a Messages stream."""
     lines = [(event["type"], json.dumps(event, ensure_ascii=False, separators=(",", ":"))) for event in events]
     return "".join(f"event: {kind}\ndata: {line}\n\n" for kind, line in lines).encode()
+
+
+def ndjson(lines: list[dict[str, Any]]) -> bytes:
+    """Documents as lines of JSON, as Ollama streams."""
+    return "".join(json.dumps(line, ensure_ascii=False, separators=(",", ":")) + "\n" for line in lines).encode()

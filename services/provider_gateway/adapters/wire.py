@@ -11,7 +11,7 @@ import msgspec
 
 from chassis.faults import CapabilityMissing, Fault, FieldNotExpressible, ProviderResponseInvalid
 from provider_gateway.adapters.http.refusals import Refusal
-from provider_gateway.adapters.http.sse import SseEvent
+from provider_gateway.adapters.http.sse import SseEvent, SseParser
 from provider_gateway.domain.answers import ChatEvent, ChatResult, RequestWarning
 from provider_gateway.domain.chat import Blob, CacheLifetime, CachingMode, ChatRequest, Message, OpaqueState, ToolDefinition
 from provider_gateway.domain.embeddings import EmbedResult
@@ -35,6 +35,16 @@ class RefusedInStream(Exception):
     def __init__(self, refusal: Refusal) -> None:
         super().__init__(refusal.message)
         self.refusal = refusal
+
+
+class StreamParser(Protocol):
+    """Turns the bytes of one stream into events, however they were cut. Bounded: an event too large is ProviderResponseInvalid."""
+
+    def feed(self, chunk: bytes) -> list[SseEvent]:
+        """The events that chunk completes."""
+
+    def end(self) -> list[SseEvent]:
+        """The event that the end of the stream completes, if one is under way."""
 
 
 class StreamDecoder(Protocol):
@@ -69,6 +79,9 @@ class Wire(Protocol):
     def decoder(self) -> StreamDecoder:
         """A decoder for one streamed answer."""
 
+    def parser(self, max_event_bytes: int) -> StreamParser:
+        """What cuts a stream into events."""
+
     @property
     def embed_limit(self) -> int:
         """Inputs that one call may have; 0 when the protocol embeds nothing."""
@@ -94,11 +107,15 @@ class Wire(Protocol):
 
 
 class Wordless:
-    """What a protocol answers that neither embeds nor counts. Wires begin with it and add what they have."""
+    """What a protocol answers that streams server-sent events and neither embeds nor counts. Wires begin with it and say what differs."""
 
     __slots__ = ()
     adapter: str
     provider: str
+
+    def parser(self, max_event_bytes: int) -> StreamParser:
+        """One for server-sent events."""
+        return SseParser(max_event_bytes)
 
     @property
     def embed_limit(self) -> int:

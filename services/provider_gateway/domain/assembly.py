@@ -172,6 +172,14 @@ class Assembly:
         call = self._calls.get(key)
         return None if call is None else call.id
 
+    def call_name(self, key: Hashable) -> str:
+        """The name of the call under key."""
+        return self._calls[key].name
+
+    def arguments_so_far(self, key: Hashable) -> str:
+        """What came of the arguments of the call under key."""
+        return "".join(self._calls[key].arguments)
+
     def rename_call(self, key: Hashable, piece: str) -> None:
         """A further piece of the name, from servers that stream it; a repetition of the whole name changes nothing."""
         call = self._calls[key]

@@ -18,7 +18,7 @@ from chassis.faults import (
 )
 from chassis.world import Clock
 from provider_gateway.adapters.http.refusals import Refused, fault_of, refusal_of
-from provider_gateway.adapters.http.sse import MAX_EVENT_BYTES, SseParser
+from provider_gateway.adapters.http.sse import MAX_EVENT_BYTES
 from provider_gateway.adapters.http.transport import (
     BodyCut,
     ConnectFailed,
@@ -145,7 +145,7 @@ class HttpProvider:
     async def _stream(self, call: ModelCall) -> AsyncGenerator[Sequence[ChatEvent], None]:
         encoded = self._wire.encode(call, stream=True)
         async with self._exchange(call.model, encoded, "text/event-stream") as response:
-            if "json" in response.headers.get("content-type", ""):  # an error in a 200, or a server that does not stream
+            if _is_whole(response.headers.get("content-type", "")):  # an error in a 200, or a server that does not stream
                 result = _warned(self._wire.decode(await self._body(response)), encoded.warnings)
                 yield burst(result)
                 return
@@ -153,7 +153,7 @@ class HttpProvider:
                 yield _finished_warned(batch, encoded.warnings)
 
     async def _batches(self, response: HttpResponse, decoder: StreamDecoder) -> AsyncGenerator[list[ChatEvent], None]:
-        parser, begun = SseParser(self._endpoint.event_bytes), False
+        parser, begun = self._wire.parser(self._endpoint.event_bytes), False
         while piece := await response.read(self._endpoint.window if begun else 0.0):
             try:
                 batch = decoder.feed(parser.feed(piece))
@@ -235,6 +235,11 @@ class HttpProvider:
         return StreamIncomplete(
             f"{self.name} broke off the stream ({why}); what came is a part of the answer", metadata={"provider": self.name}
         )
+
+
+def _is_whole(content_type: str) -> bool:
+    """Whether a body of this type is one JSON document; lines of JSON are a stream."""
+    return "json" in content_type and "ndjson" not in content_type
 
 
 def _warned(result: ChatResult, warnings: tuple[RequestWarning, ...]) -> ChatResult:

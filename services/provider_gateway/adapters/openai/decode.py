@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable
 from typing import Any
 
 import msgspec
 
 from chassis.faults import StreamIncomplete
-from provider_gateway.adapters.http.refusals import refusal_in
+from provider_gateway.adapters.http.refusals import Refusal, refusal_in, refusal_of
 from provider_gateway.adapters.http.sse import SseEvent
 from provider_gateway.adapters.openai.shapes import COMPLETIONS, Call, Choice, Completion, Content, UsageShape
 from provider_gateway.adapters.wire import RefusedInStream, blob_of_url, malformed, opaque
@@ -25,7 +26,18 @@ _FINISH = {
     "content_filter": FinishReason.CONTENT_FILTER,
     "refusal": FinishReason.REFUSAL,
     "error": FinishReason.ERROR,
+    # the words of followers
+    "eos": FinishReason.STOP,
+    "eos_token": FinishReason.STOP,
+    "end_turn": FinishReason.STOP,
+    "stop_sequence": FinishReason.STOP,
+    "tool_use": FinishReason.TOOL_CALLS,
+    "max_tokens": FinishReason.LENGTH,
+    "model_length": FinishReason.LENGTH,
+    "sensitive": FinishReason.CONTENT_FILTER,
+    "abort": FinishReason.ERROR,
 }
+_OUT_OF_ROOM = "insufficient_system_resource"  # DeepSeek's word for an answer that its servers broke off
 
 
 class OpenAiReader:
@@ -36,6 +48,9 @@ class OpenAiReader:
         self._origin = origin
         self._details: list[Any] = []
         self._notes: dict[str, list[Any]] = {}
+        self._signature = ""
+        self._count = 0
+        self._created = 0
         self._last_key: object = None
         self._aliases: dict[object, object] = {}
 
@@ -43,8 +58,9 @@ class OpenAiReader:
         """One chunk; raw is shown when it makes no sense."""
         if chunk.error:
             raise RefusedInStream(refusal_in({"error": chunk.error}))
-        if chunk.choices is None and chunk.usage is None and chunk.id is None:
-            raise malformed(self.answer.provider, "a chunk", raw)
+        if chunk.choices is None and chunk.usage is None:
+            self._check(chunk, raw)
+        self._created = chunk.created or self._created
         if chunk.id or chunk.model or chunk.choices:
             self.answer.started(chunk.model or "", str(chunk.id or ""))
         for choice in chunk.choices or ():
@@ -52,6 +68,15 @@ class OpenAiReader:
         self._report(chunk)
         self._note("citations", chunk.citations)
         self._note("search_results", chunk.search_results)
+        self._note("prompt_filter_results", chunk.prompt_filter_results)
+
+    def _check(self, chunk: Completion, raw: bytes) -> None:
+        """Raises for a chunk without choices that is an error of its server's own shape, or no chunk at all."""
+        refusal = bare_refusal(raw)
+        if refusal is not None:
+            raise RefusedInStream(refusal)
+        if chunk.id is None:
+            raise malformed(self.answer.provider, "a chunk", raw)
 
     def result(self) -> ChatResult:
         """The whole answer so far."""
@@ -77,6 +102,10 @@ class OpenAiReader:
         content = choice.delta or choice.message
         if content is not None:
             self._content(content)
+        if choice.content_filter_results:
+            self._notes["content_filter_results"] = [choice.content_filter_results]
+        if choice.finish_reason == _OUT_OF_ROOM:
+            raise RefusedInStream(Refusal(503, code=_OUT_OF_ROOM, message="its servers broke the answer off"))
         if choice.finish_reason:
             self.answer.finish_raw = choice.finish_reason
             self.answer.finish = _FINISH.get(choice.finish_reason, FinishReason.UNKNOWN)
@@ -115,10 +144,15 @@ class OpenAiReader:
             if kind == "text":
                 self.answer.text(str(item.get("text", "")))
             elif kind == "thinking":
-                self.answer.reasoning(_thinking(item.get("thinking")))
-                self.answer.reasoning_state(OpaqueState(self._origin, "thinking", b""))
+                self._think(item)
             else:
                 self.answer.part(OpaquePart(opaque(self._origin, "content", item)))
+
+    def _think(self, item: dict[str, Any]) -> None:
+        """Mistral's thinking; a signature comes with its last piece, and what it refers to is no text."""
+        self.answer.reasoning(_thinking(item.get("thinking")))
+        self._signature = str(item.get("signature") or "") or self._signature
+        self.answer.reasoning_state(OpaqueState(self._origin, "thinking", self._signature.encode()))
 
     def _rarities(self, content: Content) -> None:
         for image in _listed(content.images):
@@ -134,7 +168,8 @@ class OpenAiReader:
         function = piece.function
         name = (function.name if function else None) or ""
         if self.answer.call_id(key) is None:
-            self.answer.open_call(key, piece.id or "", name)
+            self.answer.open_call(key, piece.id or self._made_id(), name)
+            self._count += 1
         elif name:
             self.answer.rename_call(key, name)
         self._last_key = key
@@ -143,16 +178,34 @@ class OpenAiReader:
         if piece.extra_content is not None:
             self.answer.call_state(key, opaque(self._origin, "extra_content", piece.extra_content))
 
+    def _made_id(self) -> str:
+        """An id for a call that came without one: like no other of the conversation, and short."""
+        answer = self.answer.response_id or str(self._created or "")
+        return f"call_{hashlib.sha256(answer.encode()).hexdigest()[:16]}_{self._count}" if answer else ""
+
     def _key(self, piece: Call) -> object:
-        """Which call a piece belongs to: by index, but a new id with a name is a new call even where the server reuses the index."""
+        """Which call a piece belongs to: by index, but a new call begins with another id and a name, or with another whole call
+        although nothing tells them apart, even where the server reuses the index."""
         named = piece.function is not None and bool(piece.function.name)
         if piece.index is None:
-            return piece.id or (("unnamed", id(piece)) if named or self._last_key is None else self._last_key)
+            last = self._last_key
+            begins = last is None or (named and self._begins_again(last, piece))
+            return piece.id or (("unnamed", self._count) if begins else last)
         key = self._aliases.get(piece.index, piece.index)
         known = self.answer.call_id(key)
-        if known is not None and piece.id and piece.id != known and named:
-            self._aliases[piece.index] = key = (piece.index, piece.id)
+        if known is not None and named and (piece.id != known if piece.id else self._begins_again(key, piece)):
+            self._aliases[piece.index] = key = (piece.index, piece.id or self._count)
         return key
+
+    def _begins_again(self, key: object, piece: Call) -> bool:
+        """Whether a piece without id but with a name is another call: one after it is complete, or of another tool."""
+        assert piece.function is not None
+        other = piece.function.name != self.answer.call_name(key)
+        if not self.answer.has_arguments(key):  # the name itself may come in pieces, but only where an index holds them together
+            return other and piece.index is None
+        fresh = piece.function.arguments
+        whole = isinstance(fresh, dict) or (fresh or "").lstrip().startswith("{")
+        return other or (whole and _is_complete(self.answer.arguments_so_far(key)))
 
     def _report(self, chunk: Completion) -> None:
         usage = chunk.usage or (chunk.x_groq.usage if chunk.x_groq else None)
@@ -167,20 +220,22 @@ class OpenAiReader:
 class OpenAiStream:
     """Decodes one streamed answer.
 
-    A stream is whole when a finish reason came and then `[DONE]` or a clean end: some servers leave `[DONE]` out, none leaves the
-    finish reason out of a whole answer.
+    A stream is whole when a finish reason came and then `[DONE]` or a clean end: some servers leave `[DONE]` out. Those that leave the
+    finish reason out of a whole answer are few, and their dialect says that `[DONE]` suffices.
     """
 
-    def __init__(self, origin: str, provider: str) -> None:
+    def __init__(self, origin: str, provider: str, done_suffices: bool = False) -> None:
         self._reader = OpenAiReader(origin, provider)
         self._provider = provider
-        self._done = False
+        self._done, self._done_suffices = False, done_suffices
 
     def feed(self, events: Iterable[SseEvent]) -> list[ChatEvent]:
         """What these events mean."""
         for event in events:
             if event.data[:6] == DONE:
                 self._done = True
+            elif event.event == b"error" and not self._done:
+                raise RefusedInStream(refusal_of(0, event.data))
             elif not self._done and event.data:
                 self._reader.take(completion(self._provider, event.data), event.data)
         return self.drain()
@@ -191,7 +246,7 @@ class OpenAiStream:
 
     def end(self) -> list[ChatEvent]:
         """The last steps, or StreamIncomplete."""
-        if self._reader.answer.finish is None:
+        if self._reader.answer.finish is None and not (self._done and self._done_suffices):
             raise StreamIncomplete(
                 f"{self._provider} ended the stream before a finish reason; what came is a part of the answer",
                 metadata={"provider": self._provider},
@@ -211,8 +266,8 @@ def usage_of(usage: UsageShape) -> Usage:
     """Usage in the contract's words."""
     prompt, completion_details = usage.prompt_tokens_details, usage.completion_tokens_details
     cached = (prompt.cached_tokens if prompt else None) or usage.cached_tokens or usage.prompt_cache_hit_tokens
-    reasoning = (completion_details.reasoning_tokens if completion_details else None) or 0
-    read, written = usage.prompt_tokens or 0, usage.completion_tokens or 0
+    reasoning = (completion_details.reasoning_tokens if completion_details else None) or usage.reasoning_tokens or 0
+    read, written, cost = usage.prompt_tokens or 0, usage.completion_tokens or 0, cost_of(usage)
     beside = usage.total_tokens is not None and read + written + reasoning == usage.total_tokens and reasoning > 0
     return Usage(
         input_tokens=read,
@@ -220,7 +275,25 @@ def usage_of(usage: UsageShape) -> Usage:
         cache_read_tokens=cached or 0,
         cache_write_tokens=(prompt.cache_write_tokens if prompt else None) or 0,
         reasoning_tokens=reasoning,
+        cost_nano_usd=0 if cost is None else cost,
+        cost_known=cost is not None,
     )
+
+
+def cost_of(usage: UsageShape) -> int | None:
+    """What the server says that the call cost, in billionths of a US dollar; None where it does not say."""
+    if usage.cost_in_usd_ticks is not None:  # xAI: ten billionths
+        return round(usage.cost_in_usd_ticks / 10)
+    cost = usage.cost.get("total_cost") if isinstance(usage.cost, dict) else usage.cost  # Perplexity itemises, OpenRouter sums up
+    return round(cost * 1e9) if isinstance(cost, int | float) else None
+
+
+def bare_refusal(data: bytes) -> Refusal | None:
+    """An error that is not below the key error: {"object": "error", "message", "code"} of vLLM and Mistral, {"detail"} of FastAPI."""
+    document = msgspec.json.decode(data)
+    told = "message" in document or "detail" in document
+    marked = str(document.get("object")).lower() == "error" or not ("id" in document or "object" in document)
+    return refusal_in(document) if told and marked else None
 
 
 def merge_details(known: list[Any], fresh: list[Any]) -> None:
@@ -257,3 +330,11 @@ def _thinking(value: Any) -> str:
 
 def _arguments(arguments: str | dict[str, Any]) -> str:
     return arguments if isinstance(arguments, str) else msgspec.json.encode(arguments).decode()
+
+
+def _is_complete(arguments: str) -> bool:
+    try:
+        msgspec.json.decode(arguments)
+    except msgspec.DecodeError:
+        return False
+    return True

@@ -57,11 +57,12 @@ def encoded_inputs(provider: str, dialect: Dialect, call: EmbedCall) -> Encoded:
         body[dialect.dimensions_field] = request.dimensions
     if request.purpose is not EmbedPurpose.UNSPECIFIED:
         warnings.append(RequestWarning("purpose", f"left out: {provider} makes the same vectors for every purpose"))
-    kept = sorted(set(request.metadata) - {"user_id"})
+    user_field = dialect.user_field
+    kept = sorted(set(request.metadata) - ({"user_id"} if user_field else set()))
     if kept:
-        warnings.append(RequestWarning("metadata", f"{', '.join(kept)} stay in behest's records; only user_id is sent to {provider}"))
-    if "user_id" in request.metadata:
-        body["user"] = request.metadata["user_id"]
+        warnings.append(RequestWarning("metadata", f"{', '.join(kept)} stay in behest's records and are not sent to {provider}"))
+    if user_field and "user_id" in request.metadata:
+        body[user_field] = request.metadata["user_id"]
     return Encoded(PATH, json_bytes(body), tuple(warnings))
 
 

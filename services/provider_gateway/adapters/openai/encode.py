@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
-from provider_gateway.adapters.openai.dialect import Dialect
+from provider_gateway.adapters.openai.call_ids import accepted_id
+from provider_gateway.adapters.openai.dialect import Dialect, ReasoningBack
+from provider_gateway.adapters.openai.effort import effort_fields
 from provider_gateway.adapters.wire import adapted_schema, data_url, in_order, json_bytes, not_expressible, raw, unmarkable
 from provider_gateway.domain.answers import RequestWarning
 from provider_gateway.domain.chat import (
@@ -20,7 +22,6 @@ from provider_gateway.domain.chat import (
     OpaquePart,
     OpaqueState,
     Part,
-    ReasoningEffort,
     ReasoningPart,
     RefusalPart,
     ResponseFormat,
@@ -38,11 +39,6 @@ from provider_gateway.operations.ports import ModelCall
 Body = dict[str, Any]
 
 _EMPTY_SCHEMA = b'{"type":"object","properties":{}}'
-_CHOICES: Mapping[ToolChoiceMode, str] = {
-    ToolChoiceMode.AUTO: "auto",
-    ToolChoiceMode.NONE: "none",
-    ToolChoiceMode.REQUIRED: "required",
-}
 _REASONING_FIELDS = ("reasoning_content", "reasoning")
 
 
@@ -53,14 +49,13 @@ class OpenAiEncoder:
     origin: str
     dialect: Dialect
     warnings: list[RequestWarning]
+    extra: Mapping[str, Any] = field(default_factory=dict)
 
     def body(self, call: ModelCall, stream: bool) -> bytes:
-        """The request's body."""
+        """The request's body. The extra fields come first: what the request itself says overrides them."""
         request = call.request
         self.warnings += unmarkable(request, self.origin)
-        body: Body = {"model": call.model, "messages": self._messages(request.messages)}
-        if request.tools:
-            body["tools"] = [self._tool(place, tool) for place, tool in in_order(request.tools)]
+        body: Body = {**self.extra, "model": call.model, "messages": self._messages(request.messages)}
         body |= self._tool_use(request)
         body |= self._format(request.response_format)
         body |= self._sampling(request.sampling)
@@ -96,7 +91,8 @@ class OpenAiEncoder:
             case Role.ASSISTANT:
                 return self._assistant(path, message, this_turn)
             case Role.TOOL:
-                return {"role": "tool", "tool_call_id": message.tool_call_id, "content": self._tool_result(path, message)}
+                call_id = accepted_id(message.tool_call_id, self.dialect)
+                return {"role": "tool", "tool_call_id": call_id, "content": self._tool_result(path, message)}
 
     def _text_only(self, path: str, message: Message) -> str:
         return "\n".join(self._plain(f"{path}.parts[{place}]", part) for place, part in enumerate(message.parts))
@@ -150,29 +146,37 @@ class OpenAiEncoder:
                 case RefusalPart(text):
                     content.append({"type": "refusal", "refusal": text})
                 case ReasoningPart():
-                    self._reasoning(where, part, body, content, this_turn)
+                    self._reasoning(where, part, body, content, this_turn or self._keeps_reasoning(message))
                 case OpaquePart(state):
                     self._opaque(where, state, content)
                 case _:
                     raise not_expressible(where, self.origin, "assistant messages hold text only; move it into a user message")
+        if "reasoning_details" in body:  # they hold the text too
+            body.pop("reasoning", None)
         if content:
             plain = all(item["type"] == "text" for item in content)
             body["content"] = "".join(item["text"] for item in content) if plain else content
         if message.tool_calls:
             body["tool_calls"] = [self._call(call) for call in message.tool_calls]
+            if self.dialect.reasoning_required:
+                body.setdefault(self.dialect.reasoning_required, "")
         elif body["content"] is None:
             body["content"] = ""
         return body
 
-    def _reasoning(self, path: str, part: ReasoningPart, body: Body, content: list[Body], this_turn: bool) -> None:
+    def _keeps_reasoning(self, message: Message) -> bool:
+        return bool(message.tool_calls) and self.dialect.reasoning_back is ReasoningBack.WITH_CALLS
+
+    def _reasoning(self, path: str, part: ReasoningPart, body: Body, content: list[Body], wanted: bool) -> None:
         state = part.state
         if state is None or state.provider != self.origin:
             self._warn(path, f"reasoning that {self.origin} did not produce is not sent to it")
         elif state.kind == "reasoning_details":
             body["reasoning_details"] = raw(state.data)
         elif state.kind == "thinking":
-            content.append({"type": "thinking", "thinking": [{"type": "text", "text": part.text}]})
-        elif this_turn and state.kind in _REASONING_FIELDS:  # servers want it back within the turn and refuse or ignore it afterwards
+            signature = {"signature": state.data.decode()} if state.data else {}
+            content.append({"type": "thinking", "thinking": [{"type": "text", "text": part.text}], **signature})
+        elif wanted and state.kind in _REASONING_FIELDS:
             body[state.kind] = body.get(state.kind, "") + part.text
 
     def _opaque(self, path: str, state: OpaqueState, content: list[Body]) -> None:
@@ -183,28 +187,67 @@ class OpenAiEncoder:
 
     def _call(self, call: ToolCall) -> Body:
         arguments = call.arguments.decode("utf-8", "replace")
-        body: Body = {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": arguments}}
+        call_id = accepted_id(call.id, self.dialect)
+        body: Body = {"id": call_id, "type": "function", "function": {"name": call.name, "arguments": arguments}}
         own = [state for state in call.provider_state if state.provider == self.origin]
         return body | {state.kind: raw(state.data) for state in own}
 
-    def _tool(self, place: int, tool: ToolDefinition) -> Body:
-        subset = self.dialect.strict if tool.strict else OPENAI
-        schema = self._schema(tool.parameters or _EMPTY_SCHEMA, subset, f"tools[{place}].parameters")
-        function: Body = {"name": tool.name, "parameters": schema}
+    def _tool_use(self, request: ChatRequest) -> Body:
+        """Tools and the choice among them, in the server's words."""
+        choice, dialect = request.tool_choice, self.dialect
+        if not request.tools or (choice.mode is ToolChoiceMode.NONE and not dialect.hears_tool_choice):  # without tools none is called
+            return {}
+        if choice.forces and not dialect.hears_tool_choice:
+            raise not_expressible("tool_choice", self.origin, "it does not look at tool_choice; leave the choice to the model")
+        tools, body = in_order(request.tools), self._choice(choice)
+        if choice.mode is ToolChoiceMode.NAMED and not dialect.names_tool:
+            tools = [(place, tool) for place, tool in tools if tool.name == choice.name]
+        body["tools"] = [self._tool(f"tools[{place}]", tool) for place, tool in tools]
+        return body | self._parallel(request.parallel_tool_calls)
+
+    def _choice(self, choice: ToolChoice) -> Body:
+        match choice.mode:
+            case ToolChoiceMode.NAMED if self.dialect.names_tool:
+                return {"tool_choice": {"type": "function", "function": {"name": choice.name}}}
+            case ToolChoiceMode.NAMED | ToolChoiceMode.REQUIRED:
+                return {"tool_choice": self.dialect.required_word}
+            case ToolChoiceMode.AUTO | ToolChoiceMode.NONE if self.dialect.hears_tool_choice:
+                return {"tool_choice": choice.mode.name.lower()}
+        return {}
+
+    def _parallel(self, wanted: bool | None) -> Body:
+        if wanted is None:
+            return {}
+        if self.dialect.parallel_field:
+            return {"parallel_tool_calls": wanted}
+        if not wanted:
+            self._warn("parallel_tool_calls", f"left out: {self.origin} calls as many tools at once as it likes")
+        return {}
+
+    def _tool(self, path: str, tool: ToolDefinition) -> Body:
+        strict = tool.strict and self.dialect.strict_tools
+        subset = self.dialect.strict if strict else OPENAI
+        function: Body = {"name": tool.name, "parameters": self._schema(tool.parameters or _EMPTY_SCHEMA, subset, f"{path}.parameters")}
         if tool.description:
             function["description"] = tool.description
-        if tool.strict:
+        if strict:
             function["strict"] = True
+        elif tool.strict:
+            self._warn(f"{path}.strict", f"left out: {self.origin} does not hold its arguments to a schema")
         return {"type": "function", "function": function}
 
     def _format(self, answer: ResponseFormat) -> Body:
         match answer.kind:
+            case FormatKind.JSON_OBJECT if not self.dialect.json_object:
+                raise not_expressible("response_format.kind", self.origin, "ask for KIND_JSON_SCHEMA instead of KIND_JSON_OBJECT")
+            case FormatKind.JSON_SCHEMA if not self.dialect.json_schema:
+                remedy = "ask for KIND_JSON_OBJECT and describe the schema in the conversation"
+                raise not_expressible("response_format.kind", self.origin, remedy)
             case FormatKind.JSON_OBJECT:
                 return {"response_format": {"type": "json_object"}}
             case FormatKind.JSON_SCHEMA:
-                written = (
-                    self._schema(answer.schema, self.dialect.strict, "response_format.schema") if answer.strict else raw(answer.schema)
-                )
+                strict = self.dialect.strict
+                written = self._schema(answer.schema, strict, "response_format.schema") if answer.strict else raw(answer.schema)
                 schema: Body = {"name": answer.name or "answer", "schema": written, "strict": answer.strict}
                 return {"response_format": {"type": "json_schema", "json_schema": schema}}
         return {}
@@ -212,41 +255,41 @@ class OpenAiEncoder:
     def _schema(self, schema: bytes, subset: Subset, path: str) -> Any:
         return raw(adapted_schema(schema, subset, path, self.origin, self.warnings))
 
-    def _tool_use(self, request: ChatRequest) -> Body:
-        if not request.tools:
-            return {}
-        body = _choice(request.tool_choice)
-        if request.parallel_tool_calls is not None:
-            body["parallel_tool_calls"] = request.parallel_tool_calls
-        return body
-
     def _sampling(self, sampling: Sampling) -> Body:
+        dialect = self.dialect
+        if dialect.most_stops and len(sampling.stop) > dialect.most_stops:
+            raise not_expressible("sampling.stop", self.origin, f"it takes at most {dialect.most_stops}")
         body: Body = {
             "temperature": sampling.temperature,
             "top_p": sampling.top_p,
-            self.dialect.max_tokens_field: sampling.max_output_tokens,
-            "seed": sampling.seed,
+            dialect.max_tokens_field: sampling.max_output_tokens,
             "stop": list(sampling.stop) or None,
         }
-        if sampling.reasoning_effort is not ReasoningEffort.UNSPECIFIED:
-            body["reasoning_effort"] = sampling.reasoning_effort.name.lower()
-        return {name: value for name, value in body.items() if value is not None}
+        if dialect.seed_field:
+            body[dialect.seed_field] = sampling.seed
+        elif sampling.seed is not None:
+            self._warn("sampling.seed", f"left out: {self.origin} takes no seed")
+        effort, adapted = effort_fields(dialect.efforts, sampling.reasoning_effort)
+        if adapted:
+            self._warn("sampling.reasoning_effort", adapted)
+        return {name: value for name, value in body.items() if value is not None} | self._with_extra(effort)
+
+    def _with_extra(self, fields: Body) -> Body:
+        """The fields; an object among them keeps what the extra fields have in it beside."""
+        extra = self.extra
+        beside = {name: extra[name] for name, value in fields.items() if isinstance(value, dict) and isinstance(extra.get(name), dict)}
+        return fields | {name: {**given, **fields[name]} for name, given in beside.items()}
 
     def _labels(self, metadata: Mapping[str, str]) -> Body:
-        kept = sorted(set(metadata) - {"user_id"})
+        user_field = self.dialect.user_field
+        kept = sorted(set(metadata) - ({"user_id"} if user_field else set()))
         if kept:
-            self._warn("metadata", f"{', '.join(kept)} stay in behest's records; only user_id is sent to {self.origin}")
-        return {"user": metadata["user_id"]} if "user_id" in metadata else {}
+            sent = "only user_id is sent" if user_field else "none is sent"
+            self._warn("metadata", f"{', '.join(kept)} stay in behest's records; {sent} to {self.origin}")
+        return {user_field: metadata["user_id"]} if user_field and "user_id" in metadata else {}
 
     def _warn(self, path: str, message: str) -> None:
         self.warnings.append(RequestWarning(path, message))
-
-
-def _choice(choice: ToolChoice) -> Body:
-    if choice.mode is ToolChoiceMode.NAMED:
-        return {"tool_choice": {"type": "function", "function": {"name": choice.name}}}
-    word = _CHOICES.get(choice.mode)
-    return {"tool_choice": word} if word else {}
 
 
 def _loaded(data: bytes) -> Body:

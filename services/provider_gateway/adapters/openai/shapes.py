@@ -48,6 +48,7 @@ class Choice(msgspec.Struct, gc=False):
     message: Content | None = None
     delta: Content | None = None
     finish_reason: str | None = None
+    content_filter_results: Any = None
     error: Any = None
 
 
@@ -74,6 +75,9 @@ class UsageShape(msgspec.Struct, gc=False):
     completion_tokens_details: CompletionDetails | None = None
     cached_tokens: int | None = None
     prompt_cache_hit_tokens: int | None = None
+    reasoning_tokens: int | None = None
+    cost: Any = None
+    cost_in_usd_ticks: float | None = None
 
 
 class GroqUsage(msgspec.Struct, gc=False):
@@ -87,11 +91,13 @@ class Completion(msgspec.Struct, gc=False):
 
     id: str | int | None = None
     model: str | None = None
+    created: Any = None
     choices: list[Choice] | None = None
     usage: UsageShape | None = None
     x_groq: GroqUsage | None = None
     error: Any = None
     citations: Any = None
+    prompt_filter_results: Any = None
     search_results: Any = None
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any
+from urllib.parse import quote
 
 from chassis.faults import Fault, ProviderRequestRefused
 from provider_gateway.adapters.openai.decode import OpenAiReader, OpenAiStream, completion
@@ -28,6 +30,7 @@ class OpenAiWire(Wordless):
     provider: str
     dialect: Dialect = field(default_factory=Dialect)
     adapter: str = "openai"
+    extra: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def origin(self) -> str:
@@ -36,13 +39,16 @@ class OpenAiWire(Wordless):
 
     def headers(self, key: str) -> Mapping[str, str]:
         """The headers that carry the key."""
-        return {"authorization": f"Bearer {key}"} if key else {}
+        if not key:
+            return {}
+        name = self.dialect.key_header
+        return {name: f"Bearer {key}" if name == "authorization" else key}
 
     def encode(self, call: ModelCall, *, stream: bool) -> Encoded:
         """The request."""
-        encoder = OpenAiEncoder(self.origin, self.dialect, [])
+        encoder = OpenAiEncoder(self.origin, self.dialect, [], self.extra)
         body = encoder.body(call, stream)
-        return Encoded(PATH, body, tuple(encoder.warnings))
+        return Encoded(self._path(call.model, PATH), body, tuple(encoder.warnings))
 
     def decode(self, body: bytes) -> ChatResult:
         """The answer that was given at once."""
@@ -55,7 +61,7 @@ class OpenAiWire(Wordless):
 
     def decoder(self) -> OpenAiStream:
         """A decoder for one streamed answer."""
-        return OpenAiStream(self.origin, self.provider)
+        return OpenAiStream(self.origin, self.provider, self.dialect.done_suffices)
 
     @property
     def embed_limit(self) -> int:
@@ -69,7 +75,8 @@ class OpenAiWire(Wordless):
 
     def encode_embed(self, call: EmbedCall) -> Encoded:
         """The request for vectors."""
-        return encoded_inputs(self.provider, self.dialect, call)
+        encoded = encoded_inputs(self.provider, self.dialect, call)
+        return replace(encoded, path=self._path(call.model, encoded.path))
 
     def decode_embed(self, body: bytes, call: EmbedCall) -> EmbedResult:
         """The vectors."""
@@ -87,3 +94,8 @@ class OpenAiWire(Wordless):
         if f"'{self.dialect.max_tokens_field}'" in fault.message and f"'{other}'" in fault.message:
             return replace(self, dialect=replace(self.dialect, max_tokens_field=other))
         return None
+
+    def _path(self, model: str, path: str) -> str:
+        dialect = self.dialect
+        version = f"?api-version={quote(dialect.api_version)}" if dialect.api_version else ""
+        return f"/deployments/{quote(model, safe='')}{path}{version}" if dialect.deployments else f"{path}{version}"
