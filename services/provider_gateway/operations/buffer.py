@@ -9,6 +9,7 @@ from itertools import groupby
 from provider_gateway.domain.answers import ChatEvent, Finished, ReasoningDelta, TextDelta, ToolCallDelta, UsageReport
 
 FULL = 512  # so many steps may wait for a reader who does not read
+HEAVY = 1024 * 1024  # or so many characters
 
 
 class EventBuffer:
@@ -17,6 +18,7 @@ class EventBuffer:
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._events: list[ChatEvent] = []
+        self._weight = 0
         self._ended = False
         self._fault: BaseException | None = None
         self._arrival: asyncio.Future[None] | None = None
@@ -27,7 +29,7 @@ class EventBuffer:
     @property
     def full(self) -> bool:
         """Whether the writer shall wait."""
-        return len(self._events) >= FULL
+        return len(self._events) >= FULL or self._weight >= HEAVY
 
     async def room(self) -> None:
         """Waits until the reader has read."""
@@ -41,6 +43,7 @@ class EventBuffer:
             self.begun = True
             self.finished = isinstance(events[-1], Finished)
             self._events.extend(events)
+            self._weight += sum(map(_weight, events))
             _wake(self._arrival)
 
     def end(self, fault: BaseException | None = None) -> None:
@@ -57,9 +60,16 @@ class EventBuffer:
                 raise StopAsyncIteration if self._fault is None else self._fault
             self._arrival = self._loop.create_future()
             await self._arrival
-        events, self._events = self._events, []
+        events, self._events, self._weight = self._events, [], 0
         _wake(self._room)
         return merged(events)
+
+
+def _weight(event: ChatEvent) -> int:
+    """Characters of a step."""
+    if isinstance(event, (TextDelta, ReasoningDelta))  # noqa: UP038 — a tuple is quicker, and this is asked of every step:
+        return len(event.text)
+    return len(event.arguments) if isinstance(event, ToolCallDelta) else 0
 
 
 def merged(events: list[ChatEvent]) -> list[ChatEvent]:
