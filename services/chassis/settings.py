@@ -25,7 +25,7 @@ PREFIX = "BEHEST__"
 M = TypeVar("M", bound=BaseModel)
 Path_ = tuple[str | int, ...]
 
-_SECRET = re.compile(r"key$|token$|secret|password|credential|authorization", re.IGNORECASE)
+_SECRET = re.compile(r"keys?$|token$|secret|password|credential|authorization", re.IGNORECASE)
 _PASSWORD = re.compile(r"(:/*[^\s:@/]*:)\S*@")  # in URLs, misspelt ones too
 
 

@@ -174,10 +174,10 @@ class _Builder:
                 return ScriptedProvider(name, script_of(own.script, f"provider_gateway.providers.{name}.script"), self.clock)
 
     def _http_provider(self, name: str, wire: Wire, own: AnyHttpProvider, variable: str, base_url: str = "") -> HttpProvider:
-        secret = own.api_key or (Secret(f"env:{variable}") if variable else None)
-        key = secret.read if secret else None
+        default = (Secret(f"env:{variable}"),) if variable else ()
+        keys = [key.read for key in own.api_keys or ((own.api_key,) if own.api_key else default)]
         headers = {header: value.read for header, value in own.headers.items()}
-        endpoint = Endpoint(base_url or own.base_url, key, headers, own.limits.event_bytes, self.window)
+        endpoint = Endpoint(base_url or own.base_url, keys[0] if keys else None, headers, own.limits.event_bytes, self.window, keys[1:])
         return HttpProvider(name, wire, endpoint, self.http, self.clock)
 
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, field_validator
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, field_validator, model_validator
 
 from chassis.database import Database
 from chassis.settings import Secret
@@ -80,6 +80,15 @@ def _has_host(url: str) -> bool:
 
 class _HttpProvider(_Provider):
     headers: dict[str, Secret] = Field(default_factory=dict, description="Further headers to send: env:NAME, file:/path or the value.")
+    api_keys: tuple[Secret, ...] = Field(
+        (), description="Several keys instead of api_key: they take turns, and one that is refused or over its limit rests for a while."
+    )
+
+    @model_validator(mode="after")
+    def _has_one_or_several_keys(self) -> Self:
+        if self.api_keys and getattr(self, "api_key", None) is not None:
+            raise ValueError("api_key and api_keys are both set; move the one key into the list")
+        return self
 
     @field_validator("base_url", check_fields=False)
     @classmethod

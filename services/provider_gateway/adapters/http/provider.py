@@ -17,6 +17,7 @@ from chassis.faults import (
     UpstreamFault,
 )
 from chassis.world import Clock
+from provider_gateway.adapters.http.keys import Keys
 from provider_gateway.adapters.http.refusals import Refused, fault_of, refusal_of
 from provider_gateway.adapters.http.sse import MAX_EVENT_BYTES
 from provider_gateway.adapters.http.transport import (
@@ -41,9 +42,9 @@ _HEADERS = {"content-type": "application/json", "accept-encoding": "identity"}  
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """Where a provider is and how to get in: reading the key or a header raises SettingsInvalid when it is not there; None needs no key.
+    """Where a provider is and how to get in: reading a key or a header raises SettingsInvalid when it is not there; None needs no key.
 
-    After the first output a stream is read once in `window` seconds.
+    `more_keys` take turns with the first. After the first output a stream is read once in `window` seconds.
     """
 
     base_url: str
@@ -51,6 +52,7 @@ class Endpoint:
     headers: Mapping[str, Callable[[], str]] = field(default_factory=dict)
     event_bytes: int = MAX_EVENT_BYTES
     window: float = 0.0
+    more_keys: Sequence[Callable[[], str]] = ()
 
 
 class HttpProvider:
@@ -59,11 +61,15 @@ class HttpProvider:
     def __init__(self, name: str, wire: Wire, endpoint: Endpoint, http: Http, clock: Clock) -> None:
         self.name, self.adapter, self.base_url = name, wire.adapter, endpoint.base_url
         self._wire, self._endpoint, self._http, self._clock = wire, endpoint, http, clock
+        self._keys = Keys([*([endpoint.key] if endpoint.key else []), *endpoint.more_keys], clock)
 
     def problem(self) -> str:
         """Why it cannot be called; empty when it can."""
         try:
+            self._keys.check()
             self._secrets()
+        except SettingsInvalid as fault:
+            return self._lacking(fault).message
         except ProviderCredentialsMissing as fault:
             return fault.message
         return ""
@@ -172,19 +178,27 @@ class HttpProvider:
     @asynccontextmanager
     async def _exchange(self, model: str, encoded: Encoded, accept: str) -> AsyncIterator[HttpResponse]:
         """A successful response; everything that goes wrong in it comes out as a fault."""
-        key, own = self._secrets()
-        refused = Refused(self.name, model, key)
-        headers = {**_HEADERS, "accept": accept, **self._wire.headers(key), **own}
-        try:
-            async with self._http.post(self._endpoint.base_url + encoded.path, headers, encoded.body) as response:
-                if not 200 <= response.status < 300:
+        tried: list[str] = []
+        while True:
+            key, own = self._secrets(tried)
+            tried.append(key)
+            refused = Refused(self.name, model, key)
+            headers = {**_HEADERS, "accept": accept, **self._wire.headers(key), **own}
+            try:
+                async with self._http.post(self._endpoint.base_url + encoded.path, headers, encoded.body) as response:
+                    if 200 <= response.status < 300:
+                        yield response
+                        return
                     refusal = refusal_of(response.status, await self._start_of(response))
-                    raise fault_of(refusal, refused, response.headers, self._clock.now())
-                yield response
-        except RefusedInStream as error:
-            raise fault_of(error.refusal, refused) from None
-        except TransportError as error:
-            raise self._transport_fault(error, streaming=accept == "text/event-stream") from None
+                    fault = fault_of(refusal, refused, response.headers, self._clock.now())
+            except RefusedInStream as error:
+                fault = fault_of(error.refusal, refused)
+                self._keys.turned_away(key, fault)
+                raise fault from None
+            except TransportError as error:
+                raise self._transport_fault(error, streaming=accept == "text/event-stream") from None
+            if not self._keys.turned_away(key, fault, tried):
+                raise fault
 
     async def _body(self, response: HttpResponse) -> bytes:
         pieces, size = [], 0
@@ -203,15 +217,16 @@ class HttpProvider:
             body += piece
         return body
 
-    def _secrets(self) -> tuple[str, dict[str, str]]:
-        """The key, empty where none is needed, and the provider's own headers."""
+    def _secrets(self, tried: Sequence[str] = ()) -> tuple[str, dict[str, str]]:
+        """A key that was not tried yet, empty where none is needed, and the provider's own headers."""
         try:
-            key = self._endpoint.key() if self._endpoint.key else ""
-            return key, {name: read() for name, read in self._endpoint.headers.items()}
+            return self._keys.take(tried), {name: read() for name, read in self._endpoint.headers.items()}
         except SettingsInvalid as fault:
-            raise ProviderCredentialsMissing(
-                f"{self.name} lacks a secret: {fault.message}", metadata={"provider": self.name, **fault.metadata}
-            ) from None
+            raise self._lacking(fault) from None
+
+    def _lacking(self, fault: SettingsInvalid) -> ProviderCredentialsMissing:
+        text = f"{self.name} lacks a secret: {fault.message}"
+        return ProviderCredentialsMissing(text, metadata={"provider": self.name, **fault.metadata})
 
     def _transport_fault(self, error: TransportError, streaming: bool) -> Fault:
         metadata = {"provider": self.name}
