@@ -43,6 +43,7 @@ from provider_gateway.operations.embeddings import Embeddings
 from provider_gateway.operations.health import Health
 from provider_gateway.operations.ports import Provider
 from provider_gateway.operations.recording import SILENCE, CallRecorder, Recorder
+from provider_gateway.operations.response_cache import Answering, CachedChats, ResponseCache
 from provider_gateway.operations.retries import RetryBudget
 from provider_gateway.operations.routes import Access, Routes
 from provider_gateway.operations.signals import OwnSignals, Signals
@@ -80,9 +81,16 @@ async def open_app(settings: ProviderGatewaySettings, world: World, kafka: Kafka
         methods = Methods(NAME, default_pipeline())
         attempts = Attempts(health, manners, world.clock, shared.spending)
         chats, embeddings = Chats(routes, attempts, recorder), Embeddings(routes, attempts, recorder)
-        servicer = ProviderServicer(chats, embeddings, TokenCounts(routes, attempts), routes, BudgetList(shared.budgets))
+        servicer = ProviderServicer(
+            _cached(chats, settings, routes, world.clock), embeddings, TokenCounts(routes, attempts), routes, BudgetList(shared.budgets)
+        )
         provider_service_pb2_grpc.add_ProviderServiceServicer_to_server(servicer, methods.server())
         yield App(NAME, methods, ready=_readiness(settings, routes, shared.check))
+
+
+def _cached(chats: Chats, settings: ProviderGatewaySettings, routes: Routes, clock: Clock) -> Answering:
+    bounds = settings.response_cache.bounds()
+    return CachedChats(chats, ResponseCache(bounds, clock), routes.stands_for) if bounds.entries else chats
 
 
 @dataclass(frozen=True, slots=True)

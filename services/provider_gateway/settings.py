@@ -16,6 +16,7 @@ from provider_gateway.domain.concurrency import ConcurrencyPolicy
 from provider_gateway.domain.routing import Alias, Choice
 from provider_gateway.model_settings import ModelSettings
 from provider_gateway.operations.limits import TimeLimits
+from provider_gateway.operations.response_cache import CacheBounds
 from provider_gateway.operations.retries import RetryPolicy
 
 Positive = Annotated[float, Field(gt=0)]
@@ -323,6 +324,18 @@ class PromptCachingSettings(_Settings):
         )
 
 
+class ResponseCacheSettings(_Settings):
+    """Answers kept in memory for requests that ask for it and come again exactly."""
+
+    max_entries: int = Field(1000, ge=0, description="Answers kept. 0: none.")
+    max_bytes: int = Field(64 * 1024 * 1024, ge=0, description="Their texts and data together.")
+    max_age_seconds: Positive = Field(3600, description="How long each is kept.")
+
+    def bounds(self) -> CacheBounds:
+        """The same as the operations have it."""
+        return CacheBounds(self.max_entries, self.max_bytes, self.max_age_seconds)
+
+
 class HttpSettings(_Settings):
     """How providers are reached."""
 
@@ -361,6 +374,9 @@ class ProviderGatewaySettings(_Settings):
     budget_terms: BudgetTermsSettings = Field(default_factory=BudgetTermsSettings, description="What holds for all budgets.")
     prompt_caching: PromptCachingSettings = Field(
         default_factory=PromptCachingSettings, description="How prompts are kept in the providers' caches."
+    )
+    response_cache: ResponseCacheSettings = Field(
+        default_factory=ResponseCacheSettings, description="Answers kept for requests that set response_caching."
     )
     http: HttpSettings = Field(default_factory=HttpSettings, description="How providers are reached.")
     stream_window_ms: float = Field(

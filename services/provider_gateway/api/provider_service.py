@@ -10,16 +10,16 @@ from behest.provider.v1 import provider_service_pb2_grpc as pb_grpc
 from chassis.rpc import current_call
 from provider_gateway.api import convert, convert_budgets, convert_embeddings
 from provider_gateway.operations.budget_list import BudgetList
-from provider_gateway.operations.chats import Chats
 from provider_gateway.operations.counts import TokenCounts
 from provider_gateway.operations.embeddings import Embeddings
+from provider_gateway.operations.response_cache import Answering
 from provider_gateway.operations.routes import Routes
 
 
 class ProviderServicer(pb_grpc.ProviderServiceServicer):
     """Serves the contract."""
 
-    def __init__(self, chats: Chats, embeddings: Embeddings, counts: TokenCounts, routes: Routes, budgets: BudgetList) -> None:
+    def __init__(self, chats: Answering, embeddings: Embeddings, counts: TokenCounts, routes: Routes, budgets: BudgetList) -> None:
         self._chats, self._embeddings, self._counts, self._routes, self._budgets = chats, embeddings, counts, routes, budgets
 
     async def Chat(self, request: pb.ChatRequest, context: object) -> pb.ChatResponse:

@@ -75,6 +75,10 @@ def _violations(request: ChatRequest) -> Iterator[Violation]:
     if len(request.request_id) > MAX_REQUEST_ID:
         yield Violation("request_id", f"{len(request.request_id)} characters; at most {MAX_REQUEST_ID}")
     yield from budget_key(request.budget_key)
+    if request.response_caching.max_age_seconds < 0:
+        yield Violation(
+            "response_caching.max_age_seconds", f"{request.response_caching.max_age_seconds} is negative; leave it 0 for any age"
+        )
     if len(request.metadata) > MAX_METADATA:
         yield Violation("metadata", f"{len(request.metadata)} pairs; at most {MAX_METADATA}")
     for place, message in enumerate(request.messages):

@@ -133,6 +133,12 @@ class Routes:
             return Route((target,), alias)
         return Route(tuple(self._in_order(request, self._able(request, alias))), alias)
 
+    def stands_for(self, model: str) -> tuple[str, ...]:
+        """The targets that a name of a request stands for, as provider/model. Raises ModelNotFound."""
+        alias = self._names.alias(model)
+        resolved = [self._names.resolve(model)] if alias is None else [self._names.model(choice.model) for choice in alias.choices]
+        return tuple(f"{name.provider}/{name.model}" for name in resolved)
+
     def embedding(self, request: EmbedRequest) -> EmbedTarget:
         """Where inputs go: to one target, of an alias the first, for vectors of different models have nothing in common.
 
