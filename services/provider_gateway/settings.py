@@ -16,8 +16,8 @@ from provider_gateway.domain.concurrency import ConcurrencyPolicy
 from provider_gateway.domain.routing import Alias, Choice
 from provider_gateway.model_settings import ModelSettings
 from provider_gateway.operations.limits import TimeLimits
-from provider_gateway.operations.response_cache import CacheBounds
 from provider_gateway.operations.retries import RetryPolicy
+from provider_gateway.response_cache_settings import ResponseCacheSettings
 
 Positive = Annotated[float, Field(gt=0)]
 
@@ -322,18 +322,6 @@ class PromptCachingSettings(_Settings):
         return PromptCaching(
             CachingMode[self.mode.upper()], CacheLifetime.ONE_HOUR if self.lifetime == "1h" else CacheLifetime.FIVE_MINUTES
         )
-
-
-class ResponseCacheSettings(_Settings):
-    """Answers kept in memory for requests that ask for it and come again exactly."""
-
-    max_entries: int = Field(1000, ge=0, description="Answers kept. 0: none.")
-    max_bytes: int = Field(64 * 1024 * 1024, ge=0, description="Their texts and data together.")
-    max_age_seconds: Positive = Field(3600, description="How long each is kept.")
-
-    def bounds(self) -> CacheBounds:
-        """The same as the operations have it."""
-        return CacheBounds(self.max_entries, self.max_bytes, self.max_age_seconds)
 
 
 class HttpSettings(_Settings):
