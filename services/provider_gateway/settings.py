@@ -10,14 +10,13 @@ from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, field_val
 from chassis.database import Database
 from chassis.settings import Secret
 from provider_gateway.budget_settings import BudgetSettings, BudgetTermsSettings
+from provider_gateway.cache_settings import PromptCachingSettings, ResponseCacheSettings
 from provider_gateway.domain.breaker import CircuitPolicy
-from provider_gateway.domain.chat import CacheLifetime, CachingMode, PromptCaching
 from provider_gateway.domain.concurrency import ConcurrencyPolicy
 from provider_gateway.domain.routing import Alias, Choice
 from provider_gateway.model_settings import ModelSettings
 from provider_gateway.operations.limits import TimeLimits
 from provider_gateway.operations.retries import RetryPolicy
-from provider_gateway.response_cache_settings import ResponseCacheSettings
 
 Positive = Annotated[float, Field(gt=0)]
 
@@ -306,22 +305,6 @@ def alias_of(given: AnyAlias) -> Alias:
     own = given if isinstance(given, AliasSettings) else AliasSettings(targets=given)
     choices = tuple(Choice(target) if isinstance(target, str) else target.choice() for target in own.targets)
     return Alias(choices, own.continue_after_output)
-
-
-class PromptCachingSettings(_Settings):
-    """How prompts are kept in the providers' caches, for requests that do not say so themselves."""
-
-    mode: Literal["auto", "explicit", "off"] = Field(
-        "auto",
-        description="auto: the gateway marks what is worth keeping, beside the marks of callers. explicit: callers alone. off: nobody.",
-    )
-    lifetime: Literal["5m", "1h"] = Field("5m", description="How long the gateway's own marks last. An hour costs more to write.")
-
-    def caching(self) -> PromptCaching:
-        """The same as the domain has it."""
-        return PromptCaching(
-            CachingMode[self.mode.upper()], CacheLifetime.ONE_HOUR if self.lifetime == "1h" else CacheLifetime.FIVE_MINUTES
-        )
 
 
 class HttpSettings(_Settings):
