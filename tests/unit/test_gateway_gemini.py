@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -96,8 +97,8 @@ def test_every_field_that_is_set_is_written() -> None:
         "tools": [
             {
                 "functionDeclarations": [
-                    {"name": "weather", "description": "Tells it", "parametersJsonSchema": {"type": "object"}},
                     {"name": "plain"},
+                    {"name": "weather", "description": "Tells it", "parametersJsonSchema": {"type": "object"}},
                 ]
             }
         ],
@@ -160,6 +161,24 @@ def test_tool_choices_have_their_words_and_strict_tools_are_held_to_their_schema
 def test_json_of_any_shape_is_asked_for_by_its_type_alone() -> None:
     request = ChatRequest((USER,), response_format=ResponseFormat(FormatKind.JSON_OBJECT))
     assert body_of(request)["generationConfig"] == {"responseMimeType": "application/json"}
+
+
+@pytest.mark.feature("P23")
+def test_schemas_keep_what_the_api_holds_to_and_tell_the_rest_or_are_refused_when_strict() -> None:
+    schema = b'{"type":"object","properties":{"a":{"type":"string","pattern":"^x"}},"additionalProperties":false}'
+    tool, answer = ToolDefinition("f", "", schema), ResponseFormat(FormatKind.JSON_SCHEMA, "a", schema)
+    body = body_of(ChatRequest((USER,), tools=(tool,), response_format=answer))
+    assert body["tools"][0]["functionDeclarations"][0]["parametersJsonSchema"] == json.loads(schema)
+    told = {"type": "string", "description": 'pattern: "^x"'}
+    assert body["generationConfig"]["responseJsonSchema"] == {"type": "object", "properties": {"a": told}, "additionalProperties": False}
+    assert warned(ChatRequest((USER,), response_format=answer)) == ["response_format.schema.properties.a.pattern"]
+    for request, path in (
+        (ChatRequest((USER,), tools=(replace(tool, strict=True),)), "tools[0].parameters.properties.a.pattern"),
+        (ChatRequest((USER,), response_format=replace(answer, strict=True)), "response_format.schema.properties.a.pattern"),
+    ):
+        with pytest.raises(FieldNotExpressible) as caught:
+            body_of(request)
+        assert caught.value.metadata["field"] == path
 
 
 @pytest.mark.feature("P1")

@@ -17,7 +17,11 @@ from provider_gateway.domain.schemas import (
     ANTHROPIC_STRICT,
     ANTHROPIC_STRICT_OUTPUT,
     GEMINI,
+    GEMINI_JSON,
+    GEMINI_JSON_STRICT,
     GEMINI_OUTPUT,
+    GEMINI_TOOLS,
+    GEMINI_TOOLS_STRICT,
     OPENAI,
     OPENAI_STRICT,
     Inexpressible,
@@ -35,6 +39,10 @@ SUBSETS = {
     "anthropic_output": ANTHROPIC_OUTPUT,
     "gemini": GEMINI,
     "gemini_output": GEMINI_OUTPUT,
+    "gemini_json": GEMINI_JSON,
+    "gemini_json_strict": GEMINI_JSON_STRICT,
+    "gemini_tools": GEMINI_TOOLS,
+    "gemini_tools_strict": GEMINI_TOOLS_STRICT,
 }
 STRICT = [OPENAI_STRICT, ANTHROPIC_STRICT]
 each_subset = pytest.mark.parametrize("subset", SUBSETS.values(), ids=SUBSETS)
@@ -372,3 +380,24 @@ def test_schemas_are_adapted_once_and_large_ones_do_not_stay() -> None:
     small = json.dumps(of(x={"type": "string"})).encode()
     assert schemas.adapt(small, GEMINI) is schemas.adapt(small, GEMINI)
     assert schemas.adapt(large, GEMINI) is not schemas.adapt(large, GEMINI)
+
+
+@pytest.mark.parametrize("subset", [GEMINI_JSON, GEMINI_JSON_STRICT, GEMINI_TOOLS, GEMINI_TOOLS_STRICT])
+def test_gemini_keeps_references_tuples_and_what_stands_beside_the_properties(subset: Subset) -> None:
+    schema = {
+        "type": "object",
+        "properties": {
+            "next": {"$ref": "#/$defs/node"},
+            "pair": {"type": "array", "prefixItems": [{"type": "string"}, {"type": "integer"}], "items": {"type": "null"}},
+            "map": {"type": "object", "additionalProperties": {"type": "number"}},
+        },
+        "additionalProperties": False,
+        "$defs": {"node": {"type": "object", "properties": {"next": {"$ref": "#/$defs/node"}}}},
+    }
+    assert adapted(schema, subset) == schema
+
+
+def test_that_a_tuple_has_no_more_items_is_said_by_their_number() -> None:
+    schema = {"type": "array", "prefixItems": [{"type": "string"}, {"type": "integer"}], "items": False}
+    said = {"type": "array", "prefixItems": schema["prefixItems"], "maxItems": 2}
+    assert adapted(of(pair=schema), GEMINI_JSON_STRICT) == of(pair=said)

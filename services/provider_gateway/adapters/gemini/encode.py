@@ -14,9 +14,10 @@ from typing import Any
 from provider_gateway.adapters.gemini.contents import PROVIDER, ContentsWriter
 from provider_gateway.adapters.gemini.generations import THINKS_BY_LEVEL, generation
 from provider_gateway.adapters.gemini.thinking import thinking
-from provider_gateway.adapters.wire import not_expressible, raw, unmarkable
+from provider_gateway.adapters.wire import adapted_schema, in_order, not_expressible, raw, unmarkable
 from provider_gateway.domain.answers import RequestWarning
-from provider_gateway.domain.chat import ChatRequest, FormatKind, ResponseFormat, Sampling, ToolChoiceMode, ToolDefinition
+from provider_gateway.domain.chat import ChatRequest, FormatKind, Sampling, ToolChoiceMode, ToolDefinition
+from provider_gateway.domain.schemas import GEMINI_JSON, GEMINI_JSON_STRICT, GEMINI_TOOLS, GEMINI_TOOLS_STRICT, Subset
 from provider_gateway.operations.ports import ModelCall
 
 Body = dict[str, Any]
@@ -48,7 +49,7 @@ class GeminiEncoder:
         if system:
             body["systemInstruction"] = system
         if request.tools:
-            body["tools"] = [{"functionDeclarations": [_tool(f"tools[{at}]", tool) for at, tool in enumerate(request.tools)]}]
+            body["tools"] = [{"functionDeclarations": [self._tool(f"tools[{at}]", tool) for at, tool in in_order(request.tools)]}]
         body |= _tool_config(request)
         config = self._config(call)
         if config:
@@ -59,7 +60,7 @@ class GeminiEncoder:
 
     def _config(self, call: ModelCall) -> Body:
         request = call.request
-        config = _sampling(request.sampling) | _format(request, call.model)
+        config = _sampling(request.sampling) | self._format(request, call.model)
         thought = thinking(request.sampling.reasoning_effort, call.model, request.sampling.max_output_tokens)
         if thought.fields:
             config["thinkingConfig"] = thought.fields
@@ -67,19 +68,35 @@ class GeminiEncoder:
             self._warn("sampling.reasoning_effort", thought.adapted)
         return config
 
+    def _tool(self, path: str, tool: ToolDefinition) -> Body:
+        if not _TOOL_NAME.match(tool.name):
+            raise not_expressible(f"{path}.name", PROVIDER, "names of tools begin with a letter or an underscore")
+        body: Body = {"name": tool.name}
+        if tool.description:
+            body["description"] = tool.description
+        if tool.parameters:
+            subset = GEMINI_TOOLS_STRICT if tool.strict else GEMINI_TOOLS
+            body["parametersJsonSchema"] = self._schema(tool.parameters, subset, f"{path}.parameters")
+        return body
+
+    def _format(self, request: ChatRequest, model: str) -> Body:
+        answer = request.response_format
+        if answer.kind not in (FormatKind.JSON_OBJECT, FormatKind.JSON_SCHEMA):
+            return {}
+        if request.tools and generation(model) < THINKS_BY_LEVEL:
+            remedy = "models before Gemini 3 answer in JSON only without tools; leave one of them out, or choose a newer model"
+            raise not_expressible("response_format.kind", PROVIDER, remedy)
+        config: Body = {"responseMimeType": "application/json"}
+        if answer.kind is FormatKind.JSON_SCHEMA:
+            subset = GEMINI_JSON_STRICT if answer.strict else GEMINI_JSON
+            config["responseJsonSchema"] = self._schema(answer.schema, subset, "response_format.schema")
+        return config
+
+    def _schema(self, schema: bytes, subset: Subset, path: str) -> Any:
+        return raw(adapted_schema(schema, subset, path, PROVIDER, self.warnings))
+
     def _warn(self, path: str, message: str) -> None:
         self.warnings.append(RequestWarning(path, message))
-
-
-def _tool(path: str, tool: ToolDefinition) -> Body:
-    if not _TOOL_NAME.match(tool.name):
-        raise not_expressible(f"{path}.name", PROVIDER, "names of tools begin with a letter or an underscore")
-    body: Body = {"name": tool.name}
-    if tool.description:
-        body["description"] = tool.description
-    if tool.parameters:
-        body["parametersJsonSchema"] = raw(tool.parameters)
-    return body
 
 
 def _tool_config(request: ChatRequest) -> Body:
@@ -113,17 +130,3 @@ def _sampling(sampling: Sampling) -> Body:
         "seed": sampling.seed,
     }
     return {name: value for name, value in config.items() if value is not None}
-
-
-def _format(request: ChatRequest, model: str) -> Body:
-    answer = request.response_format
-    if answer.kind not in (FormatKind.JSON_OBJECT, FormatKind.JSON_SCHEMA):
-        return {}
-    if request.tools and generation(model) < THINKS_BY_LEVEL:
-        remedy = "models before Gemini 3 answer in JSON only without tools; leave one of them out, or choose a newer model"
-        raise not_expressible("response_format.kind", PROVIDER, remedy)
-    return {"responseMimeType": "application/json"} | _schema(answer)
-
-
-def _schema(answer: ResponseFormat) -> Body:
-    return {"responseJsonSchema": raw(answer.schema)} if answer.kind is FormatKind.JSON_SCHEMA else {}

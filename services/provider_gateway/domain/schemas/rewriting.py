@@ -173,16 +173,31 @@ class Rewriting:
             if rest not in (None, False):
                 raise Inexpressible(f"{path}.additionalProperties", "the provider wants it false; list the properties")
             fresh["additionalProperties"] = False
+        elif "additionalProperties" in self._subset.keywords:
+            if rest is not None:
+                fresh["additionalProperties"] = rest if isinstance(rest, bool) else self._schema(rest, f"{path}.additionalProperties")
         elif isinstance(rest, dict) and rest:
             told.append(self._flattening.lose(path, "additionalProperties", rest))
 
     def _array(self, fresh: Schema, node: Schema, path: str) -> None:
+        if "prefixItems" in node and "prefixItems" in self._subset.keywords:
+            self._tuple(fresh, node, path)
+            return
         if "prefixItems" in node:
             raise Inexpressible(f"{path}.prefixItems", "say it by items that are all alike, or by an object")
         if node.get("items") is False:
             raise Inexpressible(f"{path}.items", "an array that is always empty says nothing; leave it out")
         if "items" in node or self._subset.array_items or not self._subset.loosens:
             fresh["items"] = self._schema(node.get("items", True), f"{path}.items")
+
+    def _tuple(self, fresh: Schema, node: Schema, path: str) -> None:
+        """The first items one by one; that there are no others is said by their number."""
+        first, rest = node["prefixItems"], node.get("items")
+        fresh["prefixItems"] = [self._schema(item, f"{path}.prefixItems[{number}]") for number, item in enumerate(first)]
+        if rest is False:
+            fresh["maxItems"] = min(len(first), node.get("maxItems", len(first)))
+        elif isinstance(rest, dict):
+            fresh["items"] = self._schema(rest, f"{path}.items")
 
 
 def _ordered(node: Schema) -> Schema:

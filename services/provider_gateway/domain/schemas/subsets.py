@@ -90,6 +90,25 @@ ANTHROPIC_STRICT_OUTPUT = replace(ANTHROPIC_STRICT, root_object=False)
 ANTHROPIC_OUTPUT = replace(ANTHROPIC_STRICT_OUTPUT, loosens=True)
 """Anthropic's response formats, which are always held to the schema, when strict is not asked for."""
 
+GEMINI_TOOLS = replace(OPENAI, array_items=False)
+"""Gemini's functions, described by JSON Schema (parametersJsonSchema), when strict is not asked for."""
+
+GEMINI_JSON = Subset(
+    keywords=words("title description minimum maximum minItems maxItems prefixItems additionalProperties"),
+    root_object=False,
+    array_items=False,
+    references=True,
+    recursion=True,
+    formats=frozenset({"date-time", "date", "time"}),
+)
+"""Gemini's answers, described by JSON Schema (responseJsonSchema): what it holds the model to. It passes over all else."""
+
+GEMINI_JSON_STRICT = replace(GEMINI_JSON, loosens=False)
+"""The same when strict is asked for."""
+
+GEMINI_TOOLS_STRICT = replace(GEMINI_JSON_STRICT, root_object=True)
+"""Gemini's functions when strict is asked for."""
+
 GEMINI = Subset(
     keywords=words("title description pattern minimum maximum minLength maxLength minItems maxItems minProperties maxProperties"),
     type_lists=False,
