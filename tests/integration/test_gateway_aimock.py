@@ -35,6 +35,7 @@ PROVIDERS = {
     "anthropic": {"adapter": "anthropic", "path": "", "model": "claude-haiku-4-5"},
     "gemini": {"adapter": "gemini", "path": "/v1beta", "model": "gemini-2.5-flash"},
     "ollama": {"adapter": "ollama", "path": "", "model": "llama3.2"},
+    "azure": {"adapter": "openai", "dialect": "azure", "path": "", "model": "gpt-4o"},
 }
 
 pytestmark = pytest.mark.skipif(bool(missing()), reason=missing())
@@ -57,7 +58,8 @@ async def server(program: Path, tmp_path: Path) -> AsyncIterator[str]:
 
 def provider_at(server: str, name: str) -> dict[str, object]:
     own = PROVIDERS[name]
-    return {"adapter": own["adapter"], "base_url": f"{server}{own['path']}", "api_key": "none"}
+    dialect = {"dialect": own["dialect"]} if "dialect" in own else {}
+    return {"adapter": own["adapter"], "base_url": f"{server}{own['path']}", "api_key": "none", **dialect}
 
 
 @pytest.mark.feature("P3")

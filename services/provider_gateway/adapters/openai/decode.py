@@ -66,9 +66,10 @@ class OpenAiReader:
         for choice in chunk.choices or ():
             self._choice(choice)
         self._report(chunk)
-        self._note("citations", chunk.citations)
-        self._note("search_results", chunk.search_results)
-        self._note("prompt_filter_results", chunk.prompt_filter_results)
+        if chunk.citations or chunk.search_results or chunk.prompt_filter_results:
+            self._note("citations", chunk.citations)
+            self._note("search_results", chunk.search_results)
+            self._note("prompt_filter_results", chunk.prompt_filter_results)
 
     def _check(self, chunk: Completion, raw: bytes) -> None:
         """Raises for a chunk without choices that is an error of its server's own shape, or no chunk at all."""
