@@ -158,6 +158,24 @@ async def test_anthropic_counts_itself_what_would_be_sent() -> None:
 
 
 @COUNT
+async def test_vllm_counts_itself_what_would_be_sent() -> None:
+    async with (
+        open_upstream(whole({"count": 42, "max_model_len": 4096, "tokens": [1, 2]}), whole({"tokens": []})) as upstream,
+        open_gateway(settings_of({"gpu": openai_at(upstream, dialect="vllm")})) as stub,
+    ):
+        request = ask("hi", "gpu/qwen3")
+        request.sampling.temperature = 0.5
+        request.tools.add(name="weather", parameters=b'{"type":"object"}')
+        counted = await stub.CountTokens(pb.CountTokensRequest(request=request), timeout=10)
+        assert (counted.input_tokens, counted.exact, counted.model) == (42, True, "qwen3")
+        (received,) = upstream.received
+        assert received.path == "/tokenize"
+        assert set(received.document) == {"model", "messages", "tools"}
+        with pytest.raises(ProviderResponseInvalid):
+            await stub.CountTokens(pb.CountTokensRequest(request=request), timeout=10)
+
+
+@COUNT
 @pytest.mark.parametrize("status", [404, 405, 501])
 async def test_where_nobody_counts_it_is_estimated(status: int) -> None:
     async with open_upstream(whole({"error": "no such route"}, status)) as upstream:

@@ -22,11 +22,12 @@ from provider_gateway.operations.ports import EmbedCall, ModelCall
 
 @dataclass(frozen=True, slots=True)
 class Encoded:
-    """A request ready to send: the path below the base URL, the body, and what was adapted."""
+    """A request ready to send: the path below the base URL, or beside its /v1, the body, and what was adapted."""
 
     path: str
     body: bytes
     warnings: tuple[RequestWarning, ...] = ()
+    beside_v1: bool = False
 
 
 class RefusedInStream(Exception):

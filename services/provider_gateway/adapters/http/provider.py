@@ -185,7 +185,7 @@ class HttpProvider:
             refused = Refused(self.name, model, key)
             headers = {**_HEADERS, "accept": accept, **self._wire.headers(key), **own}
             try:
-                async with self._http.post(self._endpoint.base_url + encoded.path, headers, encoded.body) as response:
+                async with self._http.post(self._url(encoded), headers, encoded.body) as response:
                     if 200 <= response.status < 300:
                         yield response
                         return
@@ -199,6 +199,10 @@ class HttpProvider:
                 raise self._transport_fault(error, streaming=accept == "text/event-stream") from None
             if not self._keys.turned_away(key, fault, tried):
                 raise fault
+
+    def _url(self, encoded: Encoded) -> str:
+        base_url = self._endpoint.base_url
+        return f"{base_url.removesuffix('/v1') if encoded.beside_v1 else base_url}{encoded.path}"
 
     async def _body(self, response: HttpResponse) -> bytes:
         pieces, size = [], 0

@@ -70,6 +70,9 @@ class Dialect:
     deployments: bool = False
     api_version: str = ""
 
+    # vLLM counts tokens, at an address beside /v1.
+    counts: bool = False
+
     # Inputs of one embedding call, and their tokens together; 0 where only the gateway's own bound holds.
     embed_inputs: int = 2048
     embed_tokens: int = 0
@@ -94,7 +97,7 @@ DIALECTS: Mapping[str, Dialect] = {
         OPENAI,
         COMPATIBLE,
         Dialect("azure", key_header="api-key", deployments=True, api_version="2024-10-21"),
-        replace(COMPATIBLE, name="vllm", efforts=EffortWords.VLLM, continue_by="continue_final_message"),
+        replace(COMPATIBLE, name="vllm", efforts=EffortWords.VLLM, counts=True, continue_by="continue_final_message"),
         replace(
             COMPATIBLE,
             name="ollama",

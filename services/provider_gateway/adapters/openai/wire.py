@@ -8,6 +8,7 @@ from typing import Any
 from urllib.parse import quote
 
 from chassis.faults import Fault, ProviderRequestRefused
+from provider_gateway.adapters.openai import count
 from provider_gateway.adapters.openai.decode import OpenAiReader, OpenAiStream, completion
 from provider_gateway.adapters.openai.dialect import Dialect
 from provider_gateway.adapters.openai.embed import decoded_vectors, encoded_inputs
@@ -81,6 +82,16 @@ class OpenAiWire(Wordless):
     def decode_embed(self, body: bytes, call: EmbedCall) -> EmbedResult:
         """The vectors."""
         return decoded_vectors(self.provider, body)
+
+    def encode_count(self, call: ModelCall) -> Encoded | None:
+        """The request that counts input tokens; None for servers that do not."""
+        if not self.dialect.counts:
+            return None
+        return Encoded(count.PATH, count.counted_part(self.encode(call, stream=False).body), beside_v1=True)
+
+    def decode_count(self, body: bytes) -> int:
+        """The count."""
+        return count.count_in(self.provider, body)
 
     def relaxed(self, fault: Fault) -> OpenAiWire | None:
         """The same protocol without the optional field that fault complains about."""
