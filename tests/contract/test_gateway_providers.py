@@ -243,6 +243,7 @@ FAULTS: dict[str, tuple[bytes, bool, type[Fault]]] = {
     "ends within an event": (b'data: {"type":"resp', True, StreamIncomplete),
     "error in a 200": (ERROR, True, ProviderUnavailable),
     "garbage": (b"data: garbage\n\n", True, ProviderResponseInvalid),
+    "nested": (b'data: {"type":"x","id":"x","y":' + b"[" * 1500 + b"]" * 1500 + b"}\n\n", True, ProviderResponseInvalid),
     "oversize": (b"data: " + b"x" * 5000, True, ProviderResponseInvalid),
 }
 

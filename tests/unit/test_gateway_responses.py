@@ -500,6 +500,28 @@ def test_a_server_that_counts_every_item_as_the_first_is_understood() -> None:
 
 
 @pytest.mark.feature("P3")
+def test_a_server_that_numbers_items_otherwise_when_they_are_done_is_not_told_twice() -> None:
+    items = [THOUGHT, message(output_text("hi"), id="m")]
+    result = streamed(CREATED, summary("a", 0, 3), done(0, THOUGHT), text("hi", 5), done(1, items[1]), told("completed", output=items))
+    assert said(result.message) == ("hi", "a", "")
+    assert items_of(result.message) == items
+
+
+@pytest.mark.feature("P3")
+def test_a_call_may_say_what_it_calls_only_when_it_is_done() -> None:
+    unnamed = {"id": "fc_1", "type": "function_call", "status": "in_progress"}
+    result = streamed(CREATED, added(0, unnamed), arguments("{}", 0), done(0, WEATHER, arguments="{}"), told("completed"))
+    assert [(call.id, call.name, call.arguments) for call in result.message.tool_calls] == [("call_a", "weather", b"{}")]
+
+
+@pytest.mark.feature("P7")
+def test_items_without_end_are_refused() -> None:
+    endless = [added(number, SILENT_THOUGHT) for number in range(10_001)]
+    with pytest.raises(ProviderResponseInvalid, match="more than 10000 items"):
+        decode_stream(WIRE, [responses_sse(endless)])
+
+
+@pytest.mark.feature("P3")
 def test_texts_that_grow_by_turns_are_all_kept() -> None:
     result = streamed(CREATED, text("a", 0), text("b", 1), text("c", 0), done(0, message(output_text("ac"), id="x")), told("completed"))
     assert result.message.text() == "abc"

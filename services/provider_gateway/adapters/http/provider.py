@@ -163,7 +163,7 @@ class HttpProvider:
         while piece := await response.read(self._endpoint.window if begun else 0.0):
             try:
                 batch = decoder.feed(parser.feed(piece))
-            except (RefusedInStream, ProviderResponseInvalid):
+            except (RefusedInStream, ProviderResponseInvalid, RecursionError):
                 if begun:  # what came before the trouble is part of what was produced
                     yield decoder.drain()
                 raise
@@ -195,6 +195,10 @@ class HttpProvider:
                 fault = fault_of(error.refusal, refused)
                 self._keys.turned_away(key, fault)
                 raise fault from None
+            except RecursionError:
+                raise ProviderResponseInvalid(
+                    f"{self.name} sent JSON that is nested too deeply; check what stands between", metadata={"provider": self.name}
+                ) from None
             except TransportError as error:
                 raise self._transport_fault(error, streaming=accept == "text/event-stream") from None
             if not self._keys.turned_away(key, fault, tried):

@@ -11,6 +11,7 @@ from typing import Any
 
 import msgspec
 
+from chassis.faults import ProviderResponseInvalid
 from provider_gateway.adapters.openai_responses.shapes import ITEMS, KINDS, Event, Item, ResponseShape, UsageShape
 from provider_gateway.adapters.openai_responses.state import (
     CONTENT,
@@ -33,6 +34,7 @@ _INCOMPLETE = {
     "max_tokens": FinishReason.LENGTH,
     "content_filter": FinishReason.CONTENT_FILTER,
 }
+MAX_ITEMS = 10_000
 _BREAK = "\n\n"  # between two pieces of reasoning, which are paragraphs of their own
 
 
@@ -57,6 +59,7 @@ class ResponseReader:
         self._open: dict[int, _Slot] = {}
         self._calls: list[_Slot] = []
         self._growing: tuple[_Slot, int] | None = None
+        self._items = 0
         self._told_items = False
 
     def begin(self, response: ResponseShape) -> None:
@@ -65,11 +68,11 @@ class ResponseReader:
 
     def open_item(self, index: int, raw: msgspec.Raw) -> None:
         """An item began."""
-        kind = KINDS.decode(raw).type
-        slot = self._open[index] = _Slot(kind)
+        slot = self._new(index, KINDS.decode(raw).type)
         self._break()
-        if kind == FUNCTION_CALL:
-            self._open_call(slot, ITEMS.decode(raw))
+        item = ITEMS.decode(raw) if slot.kind == FUNCTION_CALL else {}
+        if item.get("call_id") and item.get("name"):  # else what it is called is told when it is done
+            self._open_call(slot, item)
 
     def text(self, event: Event) -> None:
         """A message's text grew."""
@@ -102,9 +105,7 @@ class ResponseReader:
     def close_item(self, index: int, raw: msgspec.Raw) -> None:
         """An item is done."""
         kind = KINDS.decode(raw).type
-        slot = self._open.pop(index, None)
-        if slot is None or slot.kind != kind:
-            slot = _Slot(kind)
+        slot = self._take(index, kind)
         self._told_items = True
         match kind:
             case "message":
@@ -142,8 +143,25 @@ class ResponseReader:
     def _slot(self, index: int, kind: str) -> _Slot:
         """The item at index; a server that did not say that it began is taken at its word."""
         slot = self._open.get(index)
-        if slot is None or slot.kind != kind:
-            slot = self._open[index] = _Slot(kind)
+        return self._new(index, kind) if slot is None or slot.kind != kind else slot
+
+    def _take(self, index: int, kind: str) -> _Slot:
+        """The item that is done at index; one text at a time grows, so that a server that numbers otherwise does not tell it twice."""
+        slot = self._open.get(index)
+        if (slot is None or slot.kind != kind) and kind != FUNCTION_CALL:
+            index = next((place for place, other in self._open.items() if other.kind == kind), index)
+        slot = self._slot(index, kind)
+        del self._open[index]
+        return slot
+
+    def _new(self, index: int, kind: str) -> _Slot:
+        self._items += 1
+        if self._items > MAX_ITEMS:
+            raise ProviderResponseInvalid(
+                f"{self.answer.provider} sent an answer of more than {MAX_ITEMS} items; set sampling.max_output_tokens",
+                metadata={"provider": self.answer.provider, "limit": str(MAX_ITEMS)},
+            )
+        slot = self._open[index] = _Slot(kind)
         return slot
 
     def _enter(self, event: Event) -> None:

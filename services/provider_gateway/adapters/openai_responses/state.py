@@ -61,7 +61,7 @@ def loaded(data: bytes) -> Item | None:
     """A JSON object; None for what is not one, for state comes back by way of callers."""
     try:
         return ITEMS.decode(data)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
 
 
