@@ -229,6 +229,19 @@ async def test_runs_that_await_approval_are_listed_and_counted(store: Store) -> 
         await store.journal.OpenRun(opening("r2", "s2"))
         listed = await store.journal.ListRuns(pb.ListRunsRequest(states=[AWAITING]))
         assert [run.id for run in listed.runs] == ["r1"]
+        await store.journal.RecordCommand(deciding("r1"))
+        assert not (await store.journal.ListRuns(pb.ListRunsRequest(states=[AWAITING]))).runs
+        for scope in ({}, {"session_id": "s1"}):
+            ever = await store.journal.ListRuns(pb.ListRunsRequest(ever_awaited_approval=True, **scope))
+            assert [run.id for run in ever.runs] == ["r1"]
+        assert not (await store.journal.ListRuns(pb.ListRunsRequest(ever_awaited_approval=True, session_id="s2"))).runs
+
+
+@pytest.mark.feature("S8")
+async def test_a_run_that_awaits_approval_is_counted_as_such(store: Store) -> None:
+    async with open_driver(store, room=3):
+        await rest(store, "r1", "s1")
+        await store.journal.OpenRun(opening("r2", "s2"))
         counted = await store.sessions.GetStatistics(session_pb.GetStatisticsRequest())
         assert (counted.total.runs, counted.total.runs_awaiting_approval) == (2, 1)
 

@@ -76,7 +76,12 @@ class RpcFollows:
 
     async def list_runs(self, query: RunQuery) -> RunPage:
         """A page of rows, newest first."""
-        request = journal_pb2.ListRunsRequest(session_id=query.session_id, page_size=query.page_size, page_token=query.page_token)
+        request = journal_pb2.ListRunsRequest(
+            session_id=query.session_id,
+            page_size=query.page_size,
+            page_token=query.page_token,
+            ever_awaited_approval=query.ever_awaited_approval,
+        )
         request.states.extend(query.states)  # type: ignore[arg-type]  # the contract's numbers
         response = await self._journal.ListRuns(request)
         return RunPage(tuple(response.runs), response.next_page_token)

@@ -36,7 +36,7 @@ def run_query(request: pb.ListApprovalsRequest) -> RunQuery:
     if not 0 <= request.page_size <= MOST_RUNS:
         convert.refuse([Violation("page_size", f"is {request.page_size}; it lies between 0 and {MOST_RUNS}")])
     states = () if request.all else (int(run_pb2.RUN_STATE_AWAITING_APPROVAL),)
-    return RunQuery(request.session_id, states, request.page_size, request.page_token)
+    return RunQuery(request.session_id, states, request.page_size, request.page_token, ever_awaited_approval=True)
 
 
 def refuse_two_scopes(request: pb.ListApprovalsRequest) -> None:

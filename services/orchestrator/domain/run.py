@@ -104,6 +104,8 @@ class Run(NamedTuple):
     @property
     def unasked(self) -> tuple[CallState, ...]:
         """The calls of the present turn that need an approval which was not asked for."""
+        if not self.agent.permissions:
+            return ()
         return tuple(call for call in self.unfinished if call.approval is None and self.action(call) is Action.ASK)
 
     @property
@@ -117,6 +119,8 @@ class Run(NamedTuple):
 
     def refusal(self, call: CallState) -> str:
         """Why a call must not run, for the model; empty when it may."""
+        if not self.agent.permissions:
+            return ""
         if call.approval is not None:
             return call.approval.refusal
         return f"denied: agent {self.agent.name} may not call {call.call.name}" if self.action(call) is Action.DENY else ""

@@ -356,6 +356,7 @@ class RunQuery:
     states: tuple[int, ...]
     page_size: int
     page_token: str
+    ever_awaited_approval: bool = False
 
 
 class Follows(Protocol):

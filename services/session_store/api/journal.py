@@ -11,6 +11,7 @@ from behest.session.v1 import journal_service_pb2_grpc as pb_grpc
 from session_store.api import convert_log as convert
 from session_store.api.sessions import tenant as caller
 from session_store.domain.page import Cursor, cursor_token, page_size, read_cursor
+from session_store.domain.run import RunQuery
 from session_store.domain.session import RunId, SessionId, Tenant
 from session_store.operations.broadcast import RunScope
 from session_store.operations.fleet import Fleet
@@ -60,9 +61,10 @@ class JournalServicer(pb_grpc.JournalServiceServicer):
     async def ListRuns(self, request: pb.ListRunsRequest, context: object) -> pb.ListRunsResponse:
         """Lists runs."""
         size, states = page_size(request.page_size, RUNS_PAGE), frozenset(map(convert.run_state, request.states))
-        name = f"ListRuns {caller()} {request.session_id} {sorted(states)}"
+        query = RunQuery(states=states, rested=request.ever_awaited_approval)
+        name = f"ListRuns {caller()} {request.session_id} {sorted(states)}{' rested' if query.rested else ''}"
         cursor = read_cursor(name, request.page_token)
-        found = await self._journal.list_runs(caller(), SessionId(request.session_id), states, cursor, size + 1)
+        found = await self._journal.list_runs(caller(), SessionId(request.session_id), query, cursor, size + 1)
         token = cursor_token(name, Cursor(found[size - 1].created_at, found[size - 1].id)) if len(found) > size else ""
         return pb.ListRunsResponse(runs=map(convert.run, found[:size]), next_page_token=token)
 

@@ -64,7 +64,7 @@ class Run:
     """A run's row. `epoch` is that of its present lease, or of the next while `driver_id` is empty.
 
     `rank` says which of the runs that wait for a driver goes first, see schedule.py; `ends_by` when one that has not begun is to be ended;
-    `wakes_at` when one that awaits approval is handed to a driver though nobody decided.
+    `wakes_at` when one that awaits approval is handed to a driver though nobody decided; it stays, for those that once did.
     `details`, `usage` and `fault` are serialized and not read here: what the caller said, what was consumed, why it failed.
     """
 
@@ -206,10 +206,11 @@ class Assignment:
 
 @dataclass(frozen=True, slots=True)
 class RunQuery:
-    """Which runs to list; None and empty mean any."""
+    """Which runs to list; None and empty mean any. `rested` means those that await approval, or once did."""
 
     session_key: int | None = None
     states: frozenset[RunState] = frozenset()
+    rested: bool = False
 
 
 def is_again(standing: Standing, append: Append) -> bool:

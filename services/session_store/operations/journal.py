@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator
+from dataclasses import replace
 
 from chassis.waypoints import waypoint
 from chassis.world import World
 from session_store.domain.page import Cursor
-from session_store.domain.run import Append, Command, Order, Place, Run, RunQuery, RunState
+from session_store.domain.run import Append, Command, Order, Place, Run, RunQuery
 from session_store.domain.schedule import RunLimits
 from session_store.domain.session import RunId, SessionId, Tenant
 from session_store.operations.appending import Appended, append, record_command, run_not_found
@@ -72,14 +73,12 @@ class JournalOperations:
             raise run_not_found(run_id)
         return run
 
-    async def list_runs(
-        self, tenant: Tenant, session_id: SessionId, states: frozenset[RunState], before: Cursor | None, limit: int
-    ) -> list[Run]:
+    async def list_runs(self, tenant: Tenant, session_id: SessionId, query: RunQuery, before: Cursor | None, limit: int) -> list[Run]:
         """At most limit runs, newest first, of a session or of all. Raises SessionNotFound."""
 
         def work(tables: Tables) -> list[Run]:
             key = found(tables, tenant, session_id).key if session_id else None
-            return tables.runs.page(tenant, RunQuery(key, states), before, limit)
+            return tables.runs.page(tenant, replace(query, session_key=key), before, limit)
 
         return await self._storage.read(work, tenant)
 

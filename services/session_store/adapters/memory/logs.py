@@ -84,7 +84,11 @@ class MemoryRuns:
         """Newest first."""
         keys = self._rows.runs if query.session_key is None else self._rows.runs_of.get(query.session_key, ())
         runs = [self._rows.runs[key] for key in keys]
-        matching = [run for run in runs if run.tenant == tenant and (not query.states or run.state in query.states)]
+        matching = [
+            run
+            for run in runs
+            if run.tenant == tenant and (not query.states or run.state in query.states) and (not query.rested or run.wakes_at is not None)
+        ]
         ordered = sorted(matching, key=lambda run: (run.created_at, run.id), reverse=True)
         return [run for run in ordered if before is None or (run.created_at, run.id) < (before.created_at, before.id)][:limit]
 
@@ -156,7 +160,7 @@ class MemoryRuns:
 
     def wake(self, key: int) -> None:
         """Lets it wait for a driver."""
-        self._rows.put_run(replace(self._rows.runs[key], state=RunState.QUEUED, wakes_at=None))
+        self._rows.put_run(replace(self._rows.runs[key], state=RunState.QUEUED))
 
     def rested(self, now: float, limit: int) -> list[int]:
         """Those to be woken."""

@@ -73,7 +73,7 @@ _BEGIN = "UPDATE runs SET driver = $1, state = 2, started_at = coalesce(started_
 _TAKEN = """SELECT hidden.id FROM runs AS hidden JOIN runs AS known ON known.tenant = $1 AND known.id = hidden.id
     WHERE hidden.session = $2 LIMIT 1"""
 _REST = "UPDATE runs SET state = 6, driver = '', epoch = epoch + 1, wakes_at = $1 WHERE key = $2"
-_WAKE = "UPDATE runs SET state = 1, wakes_at = NULL WHERE key = $1"
+_WAKE = "UPDATE runs SET state = 1 WHERE key = $1"
 _RESTED = "SELECT key FROM runs WHERE state = 6 AND wakes_at <= $1 ORDER BY wakes_at, key LIMIT $2"
 _HELD = f"SELECT id, tenant, epoch, sequence FROM runs WHERE driver = $1 AND {_DRIVEN} ORDER BY key"  # noqa: S608 — constants only
 _TAKE = f"""WITH taken AS (UPDATE runs SET driver = '', epoch = epoch + 1
@@ -142,6 +142,8 @@ class PostgresRuns:
             where.add("session = {}", query.session_key)
         if query.states:
             where.add("state = ANY ({})", sorted(state.value for state in query.states))
+        if query.rested:
+            where.add("wakes_at IS NOT NULL")
         return [_run(row) for row in where.newest_first(self._statements, "runs", _COLUMNS, before, limit)]
 
     def with_input(self, session_key: int, digest: str, since: float) -> Run | None:

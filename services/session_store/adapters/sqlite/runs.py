@@ -57,7 +57,7 @@ _BEGIN = "UPDATE runs SET driver = ?, state = 2, started_at = coalesce(started_a
 _TAKEN = """SELECT hidden.id FROM runs AS hidden JOIN runs AS known ON known.tenant = ? AND known.id = hidden.id
     WHERE hidden.session = ? LIMIT 1"""
 _REST = "UPDATE runs SET state = 6, driver = '', epoch = epoch + 1, wakes_at = ? WHERE key = ?"
-_WAKE = "UPDATE runs SET state = 1, wakes_at = NULL WHERE key = ?"
+_WAKE = "UPDATE runs SET state = 1 WHERE key = ?"
 _RESTED = "SELECT key FROM runs WHERE state = 6 AND wakes_at <= ? ORDER BY wakes_at, key LIMIT ?"
 _HELD = f"SELECT id, tenant, epoch, sequence FROM runs WHERE driver = ? AND {_DRIVEN} ORDER BY key"  # noqa: S608 — constants only
 _HELD_IDS = f"SELECT key, id FROM runs WHERE driver = ? AND {_DRIVEN} ORDER BY key"  # noqa: S608 — constants only
@@ -135,6 +135,8 @@ class SqliteRuns:
         if query.states:
             conditions.append(f"state IN ({', '.join('?' * len(query.states))})")
             values += sorted(state.value for state in query.states)
+        if query.rested:
+            conditions.append("wakes_at IS NOT NULL")
         return [_run(row) for row in newest_first(self._execute, "runs", _COLUMNS, conditions, values, before, limit)]
 
     def with_input(self, session_key: int, digest: str, since: float) -> Run | None:

@@ -226,6 +226,7 @@ DELETE FROM usage WHERE session = 0;
 _V5 = """
 ALTER TABLE runs ADD COLUMN wakes_at REAL;
 CREATE INDEX runs_resting ON runs (wakes_at, key) WHERE state = 6;
+CREATE INDEX runs_rested ON runs (tenant, created_at, id) WHERE wakes_at IS NOT NULL;
 DROP TRIGGER runs_moved;
 CREATE TRIGGER runs_moved AFTER UPDATE OF state ON runs WHEN new.state <> old.state BEGIN
     INSERT INTO loads VALUES
