@@ -28,6 +28,7 @@ from provider_gateway.adapters.openai_responses import OpenAiResponsesWire
 from provider_gateway.adapters.price_list import known_price
 from provider_gateway.adapters.scripted import ScriptedProvider, script_of
 from provider_gateway.adapters.wire import Wire
+from provider_gateway.alias_settings import alias_of
 from provider_gateway.api.provider_service import ProviderServicer
 from provider_gateway.domain.catalogue import Catalogue
 from provider_gateway.domain.naming import Names
@@ -58,7 +59,6 @@ from provider_gateway.settings import (
     OpenAiSettings,
     ProviderGatewaySettings,
     ScriptedSettings,
-    alias_of,
 )
 
 NAME = "provider-gateway"

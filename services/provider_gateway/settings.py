@@ -5,15 +5,15 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from chassis.database import Database
 from chassis.settings import Secret
+from provider_gateway.alias_settings import AnyAlias
 from provider_gateway.budget_settings import BudgetSettings, BudgetTermsSettings
 from provider_gateway.cache_settings import PromptCachingSettings, ResponseCacheSettings
 from provider_gateway.domain.breaker import CircuitPolicy
 from provider_gateway.domain.concurrency import ConcurrencyPolicy
-from provider_gateway.domain.routing import Alias, Choice
 from provider_gateway.model_settings import ModelSettings
 from provider_gateway.operations.limits import TimeLimits
 from provider_gateway.operations.retries import RetryPolicy
@@ -261,50 +261,6 @@ class CircuitSettings(_Settings):
             first_pause=self.first_pause_seconds,
             longest_pause=self.longest_pause_seconds,
         )
-
-
-class TargetSettings(_Settings):
-    """One target of an alias."""
-
-    model: str = Field(min_length=1, description="The model, as provider/model.")
-    weight: float = Field(1, gt=0, description="Its share of the calls, among targets of the same tier.")
-    tier: int = Field(1, ge=1, description="Targets of a higher tier are asked when those of the lower ones fail.")
-
-    def choice(self) -> Choice:
-        """The same as the domain has it."""
-        return Choice(self.model, self.weight, self.tier)
-
-
-def _form(given: object) -> str:
-    return "text" if isinstance(given, str) else "list" if isinstance(given, list) else "section"
-
-
-Target = Annotated[Annotated[str, Tag("text")] | Annotated[TargetSettings, Tag("section")], Discriminator(_form)]
-Targets = Annotated[list[Target], Field(min_length=1)]
-
-
-class AliasSettings(_Settings):
-    """What a name stands for, and how its calls are made."""
-
-    targets: Targets = Field(description="The models that may answer, each as provider/model or with a weight and a tier.")
-    continue_after_output: bool = Field(
-        False,
-        description="Let another target go on, or the same one, where a stream of plain text breaks off, if its model can (continuing).",
-    )
-
-
-AnyAlias = Annotated[
-    Annotated[str, Tag("text")] | Annotated[Targets, Tag("list")] | Annotated[AliasSettings, Tag("section")], Discriminator(_form)
-]
-
-
-def alias_of(given: AnyAlias) -> Alias:
-    """The alias that a text, a list or a section describes."""
-    if isinstance(given, str):
-        return Alias.of(given)
-    own = given if isinstance(given, AliasSettings) else AliasSettings(targets=given)
-    choices = tuple(Choice(target) if isinstance(target, str) else target.choice() for target in own.targets)
-    return Alias(choices, own.continue_after_output)
 
 
 class HttpSettings(_Settings):

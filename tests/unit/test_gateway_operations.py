@@ -177,6 +177,20 @@ async def test_an_idle_stream_is_a_timeout_and_signs_of_life_keep_it() -> None:
 
 
 @pytest.mark.feature("P13")
+async def test_a_stream_that_drips_is_a_timeout_that_names_the_limit() -> None:
+    async def play(number: int) -> Batches:
+        yield [STARTED, TextDelta("a")]
+        while True:
+            await asyncio.sleep(0.01)
+            yield [TextDelta("b")]
+
+    bench = Bench(Double(play), limits=TimeLimits(rate=1_000_000, rate_window=0.05))
+    with pytest.raises(ProviderTimeout, match="less than 1e\\+06 characters a second") as caught:
+        await events_of(bench.chats())
+    assert (caught.value.metadata["limit"], caught.value.retryable, bench.provider.closed) == ("minimum_rate", True, 1)
+
+
+@pytest.mark.feature("P13")
 async def test_a_whole_call_is_bounded_with_its_retries() -> None:
     async def play(number: int) -> Batches:
         await asyncio.Event().wait()

@@ -24,6 +24,7 @@ from chassis.faults import (
 from provider_gateway.domain.breaker import Admission, Breaker, Circuit, CircuitPolicy
 from provider_gateway.domain.concurrency import Concurrency, ConcurrencyPolicy
 from provider_gateway.domain.failover import Remedy, remedy
+from provider_gateway.domain.pace import Pace
 from provider_gateway.domain.routing import Choice, Standing, draw_of, order
 
 choices = st.lists(st.builds(Choice, st.just("p/m"), st.floats(0.1, 100), st.integers(1, 3)), min_size=1, max_size=6)
@@ -225,3 +226,50 @@ def test_no_call_begins_beyond_the_limit_and_the_limit_keeps_its_bounds(policy: 
             places.in_flight -= 1
         assert places.limit >= policy.least or not places.limit
         assert not policy.most or 0 < places.limit <= policy.most
+
+
+def paced(gaps: list[float], characters: int, rate: float = 1.0, window: float = 30.0) -> bool:
+    """Whether a stream with these pauses before its pieces is too slow somewhere."""
+    pace, now = Pace(rate, window), 100.0
+    pace.begin(now)
+    for gap in gaps:
+        now += gap
+        if pace.too_slow(now, characters):
+            return True
+    return False
+
+
+@pytest.mark.feature("P13")
+@pytest.mark.parametrize("gap", [2.0, 9.0, 35.0])
+def test_a_stream_that_drips_is_too_slow_however_it_spaces_its_drops(gap: float) -> None:
+    assert paced([gap] * 50, 1)
+
+
+@pytest.mark.feature("P13")
+def test_a_pause_is_no_dripping_and_neither_is_a_steady_stream() -> None:
+    assert not paced([0.5] * 1000, 1)
+    assert not paced([0.1] * 100 + [300.0] + [0.1] * 1000, 1)
+    assert not paced([9.0] * 100, 1, rate=0.0)
+
+
+@pytest.mark.feature("P13")
+def test_time_in_which_it_was_not_the_providers_turn_does_not_count() -> None:
+    pace = Pace(1.0, 30.0)
+    pace.begin(0.0)
+    now = 0.0
+    for _ in range(100):
+        now += 0.5
+        assert not pace.too_slow(now, 1)
+        pace.shift(20.0)
+        now += 20.0
+
+
+@pytest.mark.feature("P13")
+@given(st.lists(st.tuples(st.floats(0, 100), st.integers(1, 50)), max_size=60), st.floats(0.1, 5), st.floats(1, 60))
+def test_a_stream_that_never_falls_below_the_rate_is_never_too_slow(pieces: list[tuple[float, int]], rate: float, window: float) -> None:
+    pace, now = Pace(rate, window), 0.0
+    pace.begin(now)
+    for gap, characters in pieces:
+        gap = min(gap, characters / rate)
+        now += gap
+        assert not pace.too_slow(now, characters + 1)

@@ -315,10 +315,33 @@ def test_long_bodies_are_shortened_and_html_is_stripped() -> None:
         ({"retry-after": "soon"}, None),
         ({"retry-after": "nan"}, None),
         ({"retry-after": "inf"}, None),
+        ({"x-ratelimit-remaining-requests": "0", "x-ratelimit-reset-requests": "1s"}, 1.0),
+        ({"x-ratelimit-remaining-tokens": "0", "x-ratelimit-reset-tokens": "6m0s"}, 360.0),
+        ({"x-ratelimit-remaining-tokens": "0", "x-ratelimit-reset-tokens": "20ms"}, 0.02),
+        ({"x-ratelimit-remaining-tokens": "0", "x-ratelimit-reset-tokens": "1h2m3.5s"}, 3723.5),
+        ({"x-ratelimit-remaining-tokens": "17", "x-ratelimit-reset-tokens": "6m0s"}, None),
+        ({"x-ratelimit-remaining-tokens": "0", "x-ratelimit-reset-tokens": "soon"}, None),
+        ({"x-ratelimit-remaining-tokens": "0", "x-ratelimit-reset-tokens": ""}, None),
+        (
+            {
+                "x-ratelimit-remaining-requests": "0",
+                "x-ratelimit-reset-requests": "2s",
+                "x-ratelimit-remaining-tokens": "0",
+                "x-ratelimit-reset-tokens": "1.5s",
+            },
+            2.0,
+        ),
+        ({"x-ratelimit-remaining-requests": "0", "x-ratelimit-reset-requests": "9s", "retry-after": "1"}, 1.0),
+        (
+            {"anthropic-ratelimit-input-tokens-remaining": "0", "anthropic-ratelimit-input-tokens-reset": "2023-11-14T22:13:35Z"},
+            15.0,
+        ),
         ({}, None),
     ],
 )
-def test_the_wish_to_wait_is_read_from_seconds_milliseconds_and_dates(headers: dict[str, str], seconds: float | None) -> None:
+def test_the_wish_to_wait_is_read_from_seconds_milliseconds_dates_and_exhausted_limits(
+    headers: dict[str, str], seconds: float | None
+) -> None:
     assert retry_after(headers, NOW) == seconds
 
 
@@ -346,6 +369,8 @@ def test_the_wish_to_wait_may_stand_in_the_error_itself(details: object, seconds
 @given(st.text(max_size=30))
 def test_no_header_whatever_breaks_the_reading(value: str) -> None:
     found = retry_after({"retry-after": value, "retry-after-ms": value}, NOW)
+    assert found is None or found >= 0
+    found = retry_after({"x-ratelimit-remaining-tokens": "0", "x-ratelimit-reset-tokens": value}, NOW)
     assert found is None or found >= 0
 
 

@@ -10,7 +10,7 @@ from provider_gateway.domain.admission import admit
 from provider_gateway.domain.answers import ChatEvent, ChatResult
 from provider_gateway.domain.chat import ChatRequest
 from provider_gateway.domain.estimate import estimate_input
-from provider_gateway.operations.attempts import Attempt, Attempts
+from provider_gateway.operations.attempts import Attempt, Attempts, Call
 from provider_gateway.operations.buffer import EventBuffer
 from provider_gateway.operations.health import Place
 from provider_gateway.operations.limits import whole_call
@@ -27,6 +27,7 @@ class Chats:
 
     def __init__(self, routes: Routes, attempts: Attempts, recorder: Recorder = SILENCE) -> None:
         self._routes, self._attempts, self._recorder = routes, attempts, recorder
+        self._whole = Attempt(self._expense, _completed)
 
     async def complete(self, request: ChatRequest, deadline: float | None) -> ChatResult:
         """The whole answer. `deadline` is a monotonic moment; cancelling closes the upstream request."""
@@ -35,7 +36,7 @@ class Chats:
         with self._recorder.recording(request, route.first, streamed=False) as record:
             async with whole_call(route.first.access.provider.name, route.first.access.limits) as bound:
                 course = self._attempts.course(route.targets, deadline)
-                result = await self._attempts.made(Attempt(self._expense, _completed), course, record, bound)
+                result = await self._attempts.made(Call(self._whole, course, record, bound, route.hedge))
                 record.answered(result)
                 return result
 
@@ -61,7 +62,7 @@ class Chats:
                 async with whole_call(route.first.access.provider.name, route.first.access.limits) as bound:
                     course = self._attempts.course(route.targets, deadline)
                     relay = Relay(buffer, record, course, Seams(route.first.call.request) if route.continues else None)
-                    await self._attempts.made(Attempt(self._expense, relay.once), course, record, bound)
+                    await self._attempts.made(Call(Attempt(self._expense, relay.once), course, record, bound, route.hedge))
         except Exception as error:  # noqa: BLE001 — the reader raises it
             buffer.end(error)
         else:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from provider_gateway.domain.admission import admit
 from provider_gateway.domain.chat import ChatRequest
 from provider_gateway.domain.estimate import estimate_input
-from provider_gateway.operations.attempts import Attempt, Attempts
+from provider_gateway.operations.attempts import Attempt, Attempts, Call
 from provider_gateway.operations.health import Place
 from provider_gateway.operations.limits import whole_call
 from provider_gateway.operations.recording import SILENCE
@@ -41,7 +41,7 @@ class TokenCounts:
         access = target.access
         async with whole_call(access.provider.name, access.limits) as bound:
             course = self._attempts.course((target,), deadline)
-            counted = await self._attempts.made(Attempt(_free, _counted), course, SILENCE, bound)
+            counted = await self._attempts.made(Call(Attempt(_free, _counted), course, SILENCE, bound))
         tokens = estimate_input(request) if counted is None else counted
         return TokenCount(tokens, counted is not None, access.provider.name, target.model)
 

@@ -55,8 +55,7 @@ class Course(Generic[A]):
     async def next(self) -> A:
         """The target to ask now, waiting until it may be asked; raises the fault that tells best why there is none."""
         while self._options:
-            option = min(self._options, key=_moment)
-            self._options.remove(option)
+            option = self._options.pop(0) if len(self._options) == 1 else self._earliest()
             now = self._clock.monotonic()
             if self._worthwhile(option, now):
                 if option.ready > now:
@@ -64,10 +63,10 @@ class Course(Generic[A]):
                 return option.target
         raise self._last_word()
 
-    def fresh(self) -> A | None:
-        """A target that was not asked yet and may be asked at once, taken out of the way; None when there is none."""
+    def spare(self, takes: Callable[[A], bool]) -> A | None:
+        """The next target that was not asked yet, may be asked at once and takes the call; it is not offered again. None without one."""
         for option in self._options:
-            if not option.again and option.ready == 0.0:
+            if not option.again and option.ready == 0.0 and takes(option.target):
                 self._options.remove(option)
                 return option.target
         return None
@@ -122,6 +121,11 @@ class Course(Generic[A]):
             return False
         self._repetitions += 1
         return True
+
+    def _earliest(self) -> _Option[A]:
+        option = min(self._options, key=_moment)
+        self._options.remove(option)
+        return option
 
     def _note(self, target: A, fault: Fault) -> None:
         """Keeps the fault that a caller can do most with: one that waiting mends, else the last."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from chassis.faults import CapabilityMissing
 from provider_gateway.domain.embeddings import EmbedRequest, EmbedResult, admit_embedding, batches, check_vectors, together
 from provider_gateway.domain.estimate import estimate_inputs
-from provider_gateway.operations.attempts import Attempt, Attempts
+from provider_gateway.operations.attempts import Attempt, Attempts, Call
 from provider_gateway.operations.health import Place
 from provider_gateway.operations.limits import whole_call
 from provider_gateway.operations.ports import EmbedCall
@@ -78,7 +78,8 @@ class _Work:
             return await _embedded(target, call, reservation)
 
         course = self.attempts.course((self.target,), self.deadline)
-        return await self.attempts.made(Attempt(lambda target: _expense(target, call), embedded), course, self.record, self.bound)
+        attempt = Attempt(lambda target: _expense(target, call), embedded)
+        return await self.attempts.made(Call(attempt, course, self.record, self.bound))
 
 
 def _expense(target: EmbedTarget, call: EmbedCall) -> Expense:

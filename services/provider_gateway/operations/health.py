@@ -47,11 +47,8 @@ class Fitness:
         """Whether nothing is under way and nobody waits."""
         return not self.concurrency.in_flight and not self.waiting
 
-    async def room(self) -> None:
-        """Takes a place, waiting for one where there is none; raises ProviderBusy when too many wait, or too long."""
-        if not self.waiting and self.concurrency.has_room:
-            self.concurrency.in_flight += 1
-            return
+    async def turn(self) -> None:
+        """Waits for a place and takes it; raises ProviderBusy when too many wait, or too long."""
         if len(self.waiting) >= self.policy.queue:
             raise self._busy("too many wait")
         turn = asyncio.get_running_loop().create_future()
@@ -93,9 +90,10 @@ class Fitness:
 class Place:
     """A call's place at a target: told how the call goes, and left once."""
 
-    __slots__ = ("_began", "_fitness", "_health", "_probe")
+    __slots__ = ("_began", "_fitness", "_health", "_probe", "claim")
 
     def __init__(self, health: Health, fitness: Fitness, probe: bool, began: float) -> None:
+        self.claim: Callable[[], None] = _nobody_else  # to be called before output is delivered; raises where another attempt was first
         self._health, self._fitness, self._probe, self._began = health, fitness, probe, began
 
     def began_output(self) -> None:
@@ -152,13 +150,18 @@ class Health:
     async def enter(self, name: str) -> Place:
         """A place at a target. Raises ProviderUnavailable while its circuit is open, ProviderBusy when it takes no more calls."""
         fitness = self._fitness.get(name) or self._new(name)
-        self._refuse_open(fitness)
-        await fitness.room()
         now = self.clock.monotonic()
+        if not fitness.breaker.admits(now):
+            raise _left_alone(fitness, now)
+        if fitness.waiting or not fitness.concurrency.has_room:
+            await fitness.turn()
+            now = self.clock.monotonic()
+        else:
+            fitness.concurrency.in_flight += 1
         admission = fitness.breaker.admit(now)
-        if admission is Admission.STAY:
+        if admission is Admission.STAY:  # it opened while the call waited
             fitness.leave()
-            self._refuse_open(fitness)
+            raise _left_alone(fitness, now)
         return Place(self, fitness, admission is Admission.PROBE, now)
 
     def latency(self, name: str, percentile: float, least: int) -> float | None:
@@ -185,11 +188,6 @@ class Health:
             last_failure=fitness.last_failure,
         )
 
-    def _refuse_open(self, fitness: Fitness) -> None:
-        now = self.clock.monotonic()
-        if not fitness.breaker.admits(now):
-            raise _left_alone(fitness, max(0.0, fitness.breaker.until - now))
-
     def _new(self, name: str) -> Fitness:
         fitness = self._fitness[name] = Fitness(name, self._circuit, self._policies(name.partition("/")[0]))
         if len(self._fitness) > self._most:
@@ -204,15 +202,19 @@ class Health:
                 return
 
 
+def _nobody_else() -> None:
+    """No other attempt is under way."""
+
+
 def _overload(fault: BaseException) -> bool:
     return isinstance(fault, ProviderRateLimited) or (isinstance(fault, ProviderUnavailable) and fault.metadata.get("status") in OVERLOADED)
 
 
-def _left_alone(fitness: Fitness, seconds: float) -> ProviderUnavailable:
+def _left_alone(fitness: Fitness, now: float) -> ProviderUnavailable:
     provider, _, model = fitness.name.partition("/")
     last = fitness.last_failure
     return ProviderUnavailable(
         f"{fitness.name} failed too often of late, last with {last}, and is left alone for now; retry later, or add a target",
         metadata={"provider": provider, "model": model, "circuit": "open", "last_failure": last},
-        retry_after=max(seconds, 0.1),
+        retry_after=max(fitness.breaker.until - now, 0.1),
     )

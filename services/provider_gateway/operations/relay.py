@@ -45,6 +45,7 @@ class Relay:
             else:
                 events = burst(priced(await target.access.provider.complete(target.call), target.traits.price))
                 heard(reservation, events)
+                place.claim()
                 self._put(events, piece)
         except Fault as fault:
             if piece.begun:
@@ -62,6 +63,7 @@ class Relay:
                 if held:
                     batch, held = [*held, *batch], []
                 if not piece.begun:
+                    place.claim()
                     place.began_output()
                 if buffer.full:
                     await _room(buffer, watch)
@@ -112,7 +114,7 @@ def heard(reservation: Reservation, batch: Sequence[ChatEvent]) -> int:
     characters = 0
     for event in batch:
         kind = type(event)
-        if kind in _TEXTS:
+        if kind is TextDelta or kind is ReasoningDelta or kind is RefusalDelta:
             characters += len(event.text)  # type: ignore[union-attr] # by the line above, which is done for every token
         elif kind is ToolCallDelta:
             characters += len(event.arguments)  # type: ignore[union-attr]
@@ -123,6 +125,3 @@ def heard(reservation: Reservation, batch: Sequence[ChatEvent]) -> int:
     if characters:
         reservation.produced(characters)
     return characters
-
-
-_TEXTS = (TextDelta, ReasoningDelta, RefusalDelta)

@@ -14,12 +14,13 @@ from provider_gateway.domain.embeddings import EmbedRequest, require_embeddings
 from provider_gateway.domain.models import Model, ModelTraits, Price, ProviderStatus
 from provider_gateway.domain.naming import ModelName, Names
 from provider_gateway.domain.prompt_cache import settled
-from provider_gateway.domain.routing import Alias, Choice, draw_of, order
+from provider_gateway.domain.routing import Alias, Choice, Hedge, draw_of, order
 from provider_gateway.operations.health import Health
 from provider_gateway.operations.limits import TimeLimits
 from provider_gateway.operations.ports import EXPLICIT, ModelCall, Provider
 from provider_gateway.operations.retries import RetryBudget
 
+MOST_KNOWN = 4096
 PriceList = Callable[[str, str], Price | None]
 
 
@@ -96,6 +97,11 @@ class Route:
         """Whether a target may go on with what another one delivered."""
         return self.alias is not None and self.alias.continues
 
+    @property
+    def hedge(self) -> Hedge | None:
+        """When a second target is asked beside the first; never where there is one alone."""
+        return self.alias.hedge if self.alias is not None and len(self.targets) > 1 else None
+
 
 @dataclass(frozen=True, slots=True)
 class EmbedTarget:
@@ -122,6 +128,7 @@ class Routes:
     ) -> None:
         self._accesses, self._catalogue, self._names, self._price_list = accesses, catalogue, names, price_list
         self._health, self._chance = health, chance
+        self._known: dict[str, ModelTraits] = {}
 
     def route(self, request: ChatRequest) -> Route:
         """Where a request may go; raises ModelNotFound, or CapabilityMissing for what all its models are known to lack."""
@@ -189,11 +196,18 @@ class Routes:
         return [targets[place] for place in order(choices, [self._health.standing(target.name) for target in targets], draw)]
 
     def _target(self, name: ModelName, request: ChatRequest) -> Target:
-        access = self._accesses[name.provider]
-        traits = self._traits(access.provider, name.model)
+        access, full = self._accesses[name.provider], f"{name.provider}/{name.model}"
+        traits = self._known.get(full) or self._learnt(full, access.provider, name.model)
         limit = traits.capabilities.max_output_tokens if traits.capabilities else 0
         caching = settled(request.prompt_caching, access.caching, traits.capabilities is None or traits.capabilities.prompt_caching)
-        return Target(f"{name.provider}/{name.model}", access, ModelCall(request, name.model, limit, caching), traits)
+        return Target(full, access, ModelCall(request, name.model, limit, caching), traits)
+
+    def _learnt(self, name: str, provider: Provider, model: str) -> ModelTraits:
+        """The traits, which are the same for ever and kept for the next call; bounded, for callers can name any model."""
+        if len(self._known) >= MOST_KNOWN:
+            self._known.clear()
+        traits = self._known[name] = self._traits(provider, model)
+        return traits
 
     def _traits(self, provider: Provider, model: str) -> ModelTraits:
         traits = self._catalogue.traits(provider.name, provider.adapter, model)
