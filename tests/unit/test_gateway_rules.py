@@ -180,6 +180,13 @@ def test_the_catalogue_prefers_the_configuration_and_knows_dated_versions() -> N
     assert catalogue.names("local", "openai") == []
 
 
+@pytest.mark.feature("P9")
+def test_a_vendor_has_the_same_models_by_each_of_its_protocols() -> None:
+    catalogue = Catalogue({}, frozenset({"chat", "responses"}))
+    assert catalogue.names("responses", "openai-responses") == catalogue.names("chat", "openai") != []
+    assert catalogue.traits("responses", "openai-responses", "gpt-5") == catalogue.traits("chat", "openai", "gpt-5") != ModelTraits()
+
+
 @pytest.mark.feature("P22")
 def test_a_price_counts_cached_tokens_at_their_own_rate() -> None:
     price = dollars(3, 15, 0.3, 3.75)
@@ -191,6 +198,7 @@ def test_a_price_counts_cached_tokens_at_their_own_rate() -> None:
 @pytest.mark.feature("P22")
 def test_the_kept_price_list_knows_vendors_models_and_says_nothing_of_others() -> None:
     assert known_price("openai", "gpt-4o-2024-08-06") == dollars(2.5, 10, 1.25)
+    assert known_price("openai-responses", "gpt-4o-2024-08-06") == dollars(2.5, 10, 1.25)
     assert known_price("openai", "no-such-model") is None
     assert known_price("gemini", "gemini-2.5-flash") == dollars(0.3, 2.5, 0.03)
     assert known_price("scripted", "gpt-4o") is None
