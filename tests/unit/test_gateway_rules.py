@@ -27,6 +27,7 @@ from chassis.faults import (
 )
 from provider_gateway.adapters.http.refusals import Refused, fault_of, refusal_in, refusal_of
 from provider_gateway.adapters.http.retry_after import retry_after
+from provider_gateway.adapters.openai.dialect import HOMES
 from provider_gateway.adapters.price_list import known_price
 from provider_gateway.domain.admission import admit, needs, require
 from provider_gateway.domain.answers import Usage
@@ -51,6 +52,7 @@ from provider_gateway.domain.chat import (
 from provider_gateway.domain.models import Capabilities, ModelTraits, Price
 from provider_gateway.domain.naming import ModelName, Names
 from provider_gateway.domain.routing import Alias
+from provider_gateway.operations.pricing import priced_usage
 from provider_gateway.settings import HttpSettings, OpenAiSettings
 
 USER = Message(Role.USER, (TextPart("hi"),))
@@ -197,11 +199,37 @@ def test_a_price_counts_cached_tokens_at_their_own_rate() -> None:
 
 @pytest.mark.feature("P22")
 def test_the_kept_price_list_knows_vendors_models_and_says_nothing_of_others() -> None:
-    assert known_price("openai", "gpt-4o-2024-08-06") == dollars(2.5, 10, 1.25)
-    assert known_price("openai-responses", "gpt-4o-2024-08-06") == dollars(2.5, 10, 1.25)
-    assert known_price("openai", "no-such-model") is None
-    assert known_price("gemini", "gemini-2.5-flash") == dollars(0.3, 2.5, 0.03)
-    assert known_price("scripted", "gpt-4o") is None
+    assert known_price("https://api.openai.com/v1", "gpt-4o-2024-08-06") == dollars(2.5, 10, 1.25)
+    assert known_price("https://api.openai.com/v1", "no-such-model") is None
+    assert known_price("https://generativelanguage.googleapis.com/v1beta", "gemini-2.5-flash") == dollars(0.3, 2.5, 0.03)
+    assert known_price("", "gpt-4o") is None
+
+
+@pytest.mark.feature("P22")
+@pytest.mark.parametrize(
+    ("dialect", "model"),
+    [
+        ("groq", "llama-3.3-70b-versatile"),
+        ("mistral", "mistral-small-latest"),
+        ("deepseek", "deepseek-chat"),
+        ("openrouter", "openai/gpt-4o"),
+        ("moonshot", "kimi-k2-0905-preview"),
+        ("xai", "grok-4"),
+        ("perplexity", "sonar"),
+    ],
+)
+def test_the_kept_price_list_knows_vendors_by_their_address(dialect: str, model: str) -> None:
+    price = known_price(HOMES[dialect].base_url, model)
+    assert price is not None and price.output > 0
+    assert known_price("http://127.0.0.1:8000/v1", model) is None, "a server of one's own is another matter"
+
+
+@pytest.mark.feature("P22")
+def test_what_a_provider_charges_is_truer_than_a_list_and_what_is_configured_than_either() -> None:
+    charged = Usage(10, 10, cost_nano_usd=7, cost_known=True)
+    assert priced_usage(charged, Price(1, 1, listed=True)) == charged
+    assert priced_usage(charged, Price(1, 1)).cost_nano_usd == 20
+    assert priced_usage(Usage(10, 10), Price(1, 1, listed=True)).cost_nano_usd == 20
 
 
 def error(**fields: object) -> bytes:

@@ -17,8 +17,8 @@ NANO_PER_MILLION = 1000.0  # one dollar per million tokens is a thousand billion
 
 def dollars(input_price: float, output_price: float, cache_read: float | None = None, cache_write: float | None = None) -> Price:
     """A price from US dollars per million tokens."""
-    scaled = [None if value is None else value * NANO_PER_MILLION for value in (cache_read, cache_write)]
-    return Price(input_price * NANO_PER_MILLION, output_price * NANO_PER_MILLION, *scaled)
+    read, write = (None if value is None else value * NANO_PER_MILLION for value in (cache_read, cache_write))
+    return Price(input_price * NANO_PER_MILLION, output_price * NANO_PER_MILLION, read, write)
 
 
 def _model(context: int, output: int, price: Price | None, *, reasoning: bool = False, continuing: bool = False) -> ModelTraits:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from provider_gateway.domain.answers import Usage
 from provider_gateway.domain.breaker import Circuit
@@ -32,12 +32,16 @@ HOUR_WRITE = 1.6
 
 @dataclass(frozen=True, slots=True)
 class Price:
-    """A price in billionths of a US dollar per token; a thousandth of that number is US dollars per million tokens."""
+    """A price in billionths of a US dollar per token; a thousandth of that number is US dollars per million tokens.
+
+    One that is `listed` comes from a list of many vendors' prices, and a vendor that tells a call's cost knows it better.
+    """
 
     input: float
     output: float
     cache_read: float | None = None
     cache_write: float | None = None
+    listed: bool = field(default=False, compare=False)
 
     def of(self, usage: Usage) -> int:
         """What usage costs; cached tokens cost the input price where no other is known."""

@@ -15,7 +15,9 @@ def priced(result: ChatResult, price: Price | None) -> ChatResult:
 
 
 def priced_usage(usage: Usage, price: Price) -> Usage:
-    """The usage with what it cost."""
+    """The usage with what it cost: by the price, unless that is a mere list's and the provider itself told the cost."""
+    if price.listed and usage.cost_known:
+        return usage
     return replace(usage, cost_nano_usd=price.of(usage), cost_known=True)
 
 

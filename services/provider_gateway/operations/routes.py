@@ -211,9 +211,7 @@ class Routes:
 
     def _traits(self, provider: Provider, model: str) -> ModelTraits:
         traits = self._catalogue.traits(provider.name, provider.adapter, model)
-        if traits.price is not None or provider.name not in self._catalogue.own_service:
-            return traits
-        return ModelTraits(traits.capabilities, self._price_list(provider.adapter, model))
+        return traits if traits.price is not None else ModelTraits(traits.capabilities, self._price_list(provider.base_url, model))
 
 
 def _nobody_able(alias: str, lacks: Mapping[str, list[str]]) -> CapabilityMissing:
