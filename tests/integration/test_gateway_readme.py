@@ -45,6 +45,24 @@ async def test_the_program_talks_to_the_configuration(tmp_path: Path) -> None:
         assert await program["main"]() == "Good morning"
 
 
+async def test_several_targets_behind_one_name_are_configured_as_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No key is set, so that the last tier answers."""
+    for name in ("ANTHROPIC_API_KEY", "OPENAI_API_KEY", "GROQ_API_KEY"):
+        monkeypatch.delenv(name, raising=False)
+    config = tmp_path / "behest.yaml"
+    config.write_text(shown_with("yaml", "hedge_percentile"))
+    async with open_gateway(load("provider_gateway", ProviderGatewaySettings, config, {})) as stub:
+        answer = (await stub.Chat(ask("Good morning"), timeout=10)).result
+        listed = (await stub.ListProviders(pb.ListProvidersRequest(), timeout=10)).providers
+    assert (answer.provider, answer.message.parts[0].text) == ("scripted", "Good morning")
+    health = {f"{provider.name}/{target.model}": target.last_failure for provider in listed for target in provider.targets}
+    assert health == {
+        "anthropic/claude-haiku-4-5": "PROVIDER_CREDENTIALS_MISSING",
+        "anthropic/claude-sonnet-4-5": "PROVIDER_CREDENTIALS_MISSING",
+        "scripted/echo": "",
+    }
+
+
 async def test_vertex_ai_is_configured_as_shown(tmp_path: Path) -> None:
     config = tmp_path / "behest.yaml"
     config.write_text(shown_with("yaml", "vertex:"))
