@@ -135,6 +135,9 @@ class OpenAiSettings(_HttpProvider):
         description="How models with the capability continuing are told to go on with an assistant message that comes last: by nothing but"
         " its place, or by the field prefix of the message, or by continue_final_message of the request. Default: what its dialect has.",
     )
+    think_tags: bool | None = Field(
+        None, description="Take text between <think> and </think> at an answer's beginning for reasoning. Default: what its dialect has."
+    )
     embed_inputs: int | None = Field(None, ge=0, description="Inputs in one embedding call. Default: what its dialect has, mostly 2048.")
     extra: dict[str, Any] = Field(
         default_factory=dict,
@@ -151,7 +154,7 @@ class OpenAiSettings(_HttpProvider):
 
     def quirks(self) -> dict[str, Any]:
         """What is set of the dialect one by one."""
-        names = ("api_version", "max_tokens_field", "stream_usage", "done_suffices", "continue_by", "embed_inputs")
+        names = ("api_version", "max_tokens_field", "stream_usage", "done_suffices", "continue_by", "think_tags", "embed_inputs")
         return {name: getattr(self, name) for name in names if getattr(self, name) is not None}
 
 

@@ -340,6 +340,51 @@ def test_followers_words_for_the_end_are_understood_and_kept(word: str, reason: 
     assert (result.finish_reason, result.finish_reason_raw) == (reason, word)
 
 
+TAGGED = OpenAiWire("acme", Dialect(think_tags=True))
+
+
+def contents(*pieces: str) -> bytes:
+    return sse(*[chunk({"content": piece}) for piece in pieces], chunk(finish="stop"))
+
+
+@pytest.mark.feature("P2")
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("<think>\nLet me.\n</think>\n\nHi", ("Hi", "Let me.\n", "")),
+        ("\n<think>Let me.</think>Hi", ("Hi", "Let me.", "")),
+        ("<think>\n\n</think>\n\nHi", ("Hi", "", "")),
+        ("<think>Let me", ("", "Let me", "")),
+        ("<think>a </thin b</think>Hi", ("Hi", "a </thin b", "")),
+        ("Hi <think>there</think>", ("Hi <think>there</think>", "", "")),
+        ("<thin", ("<thin", "", "")),
+        ("  Hi", ("  Hi", "", "")),
+        ("", ("", "", "")),
+    ],
+)
+def test_reasoning_in_the_text_is_told_apart_where_the_server_is_known_to_leave_it_there(text: str, expected: tuple[str, str, str]) -> None:
+    assert said(result_of(decode_stream(TAGGED, [contents(text)])).message) == expected
+    assert said(result_of(decode_stream(TAGGED, [contents(*text)])).message) == expected, "a character at a time"
+    assert said(result_of(decode_stream(WIRE, [contents(text)])).message) == (text, "", "")
+
+
+@pytest.mark.feature("P2")
+@given(st.lists(st.sampled_from(["<think>", "</think>", "<", "think>", "/", "\n", "a", " "]), max_size=12))
+def test_reasoning_in_the_text_is_the_same_however_the_text_is_cut(pieces: list[str]) -> None:
+    events = decode_stream(TAGGED, [contents(*pieces)])
+    check_order(events)
+    assert said(result_of(events).message) == said(result_of(decode_stream(TAGGED, [contents("".join(pieces))])).message)
+
+
+@pytest.mark.feature("P2")
+def test_reasoning_from_the_text_goes_back_in_the_text_within_its_turn() -> None:
+    message = result_of(decode_stream(TAGGED, [contents("<think>\nhm\n</think>\nHi")])).message
+    for history, content in (((USER, message), "<think>\nhm\n</think>\nHi"), ((USER, message, USER), "Hi")):
+        encoded = TAGGED.encode(ModelCall(ChatRequest(history), "m"), stream=False)
+        assert json.loads(encoded.body)["messages"][1]["content"] == content
+        assert encoded.warnings == ()
+
+
 EVERY_QUIRK = [
     sse(*chunks, chunk(finish="stop"))
     for table in (NUMBERINGS, NAMELESS, REASONINGS)

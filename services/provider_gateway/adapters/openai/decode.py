@@ -12,6 +12,7 @@ from chassis.faults import StreamIncomplete
 from provider_gateway.adapters.http.refusals import Refusal, refusal_in, refusal_of
 from provider_gateway.adapters.http.sse import SseEvent
 from provider_gateway.adapters.openai.shapes import COMPLETIONS, Call, Choice, Completion, Content, UsageShape
+from provider_gateway.adapters.openai.think_tags import Pieces, ThinkTags
 from provider_gateway.adapters.wire import RefusedInStream, blob_of_url, malformed, opaque
 from provider_gateway.domain.answers import ChatEvent, ChatResult, FinishReason, RequestWarning, Usage
 from provider_gateway.domain.assembly import Assembly
@@ -43,9 +44,10 @@ _OUT_OF_ROOM = "insufficient_system_resource"  # DeepSeek's word for an answer t
 class OpenAiReader:
     """Reads the chunks of one answer; a whole completion is one large chunk."""
 
-    def __init__(self, origin: str, provider: str) -> None:
+    def __init__(self, origin: str, provider: str, think_tags: bool = False) -> None:
         self.answer = Assembly(provider)
         self._origin = origin
+        self._tags = ThinkTags() if think_tags else None
         self._details: list[Any] = []
         self._notes: dict[str, list[Any]] = {}
         self._signature = ""
@@ -90,6 +92,8 @@ class OpenAiReader:
         return self.answer.complete()
 
     def _settle(self) -> None:
+        if self._tags is not None:
+            self._tell_apart(self._tags.end())
         if self._details:
             self.answer.reasoning_state(opaque(self._origin, "reasoning_details", self._details))
         self.answer.provider_state += [opaque(self._origin, kind, value) for kind, value in self._notes.items()]
@@ -138,7 +142,10 @@ class OpenAiReader:
 
     def _text(self, content: str | list[Any]) -> None:
         if isinstance(content, str):
-            self.answer.text(content)
+            if self._tags is None:
+                self.answer.text(content)
+            else:
+                self._tell_apart(self._tags.feed(content))
             return
         for item in content:
             kind = item.get("type") if isinstance(item, dict) else None
@@ -148,6 +155,13 @@ class OpenAiReader:
                 self._think(item)
             else:
                 self.answer.part(OpaquePart(opaque(self._origin, "content", item)))
+
+    def _tell_apart(self, pieces: Pieces) -> None:
+        for is_reasoning, piece in pieces:
+            if is_reasoning:
+                self._reasoning("think_tags", piece)
+            else:
+                self.answer.text(piece)
 
     def _think(self, item: dict[str, Any]) -> None:
         """Mistral's thinking; a signature comes with its last piece, and what it refers to is no text."""
@@ -225,8 +239,8 @@ class OpenAiStream:
     finish reason out of a whole answer are few, and their dialect says that `[DONE]` suffices.
     """
 
-    def __init__(self, origin: str, provider: str, done_suffices: bool = False) -> None:
-        self._reader = OpenAiReader(origin, provider)
+    def __init__(self, origin: str, provider: str, done_suffices: bool = False, think_tags: bool = False) -> None:
+        self._reader = OpenAiReader(origin, provider, think_tags)
         self._provider = provider
         self._done, self._done_suffices = False, done_suffices
 

@@ -62,6 +62,8 @@ class Dialect:
     reasoning_back: ReasoningBack = ReasoningBack.THIS_TURN
     # The field that must be there with every tool call, be it empty, because another vendor's model made the call; empty for none.
     reasoning_required: str = ""
+    # Servers that do not know a model's reasoning for what it is leave it in the text, between <think> and </think> at the beginning.
+    think_tags: bool = False
     # Some servers end a whole answer with [DONE] alone; from others that would be an answer cut short.
     done_suffices: bool = False
 
@@ -143,7 +145,9 @@ DIALECTS: Mapping[str, Dialect] = {
         replace(COMPATIBLE, name="openrouter", most_stops=4, efforts=EffortWords.OBJECT),
         replace(COMPATIBLE, name="moonshot", most_stops=5, efforts=EffortWords.SWITCH, embed_inputs=0),
         replace(COMPATIBLE, name="xai", efforts=EffortWords.FIELD),
-        replace(COMPATIBLE, name="perplexity", json_object=False, parallel_field=False, strict_tools=False, embed_inputs=0),
+        replace(
+            COMPATIBLE, name="perplexity", think_tags=True, json_object=False, parallel_field=False, strict_tools=False, embed_inputs=0
+        ),
         replace(COMPATIBLE, name="together"),
         replace(COMPATIBLE, name="alibaba", efforts=EffortWords.QWEN, embed_inputs=10, embeds_tokens=False, vectors_base64=False),
     )

@@ -9,6 +9,7 @@ from typing import Any
 from provider_gateway.adapters.openai.call_ids import accepted_id
 from provider_gateway.adapters.openai.dialect import Dialect, ReasoningBack
 from provider_gateway.adapters.openai.effort import effort_fields
+from provider_gateway.adapters.openai.think_tags import CLOSE, OPEN
 from provider_gateway.adapters.wire import adapted_schema, data_url, in_order, json_bytes, not_expressible, raw, unmarkable
 from provider_gateway.domain.answers import RequestWarning
 from provider_gateway.domain.chat import (
@@ -176,6 +177,8 @@ class OpenAiEncoder:
         elif state.kind == "thinking":
             signature = {"signature": state.data.decode()} if state.data else {}
             content.append({"type": "thinking", "thinking": [{"type": "text", "text": part.text}], **signature})
+        elif wanted and state.kind == "think_tags":
+            content.append({"type": "text", "text": f"{OPEN}\n{part.text}{CLOSE}\n"})
         elif wanted and state.kind in _REASONING_FIELDS:
             body[state.kind] = body.get(state.kind, "") + part.text
 

@@ -54,7 +54,7 @@ class OpenAiWire(Wordless):
     def decode(self, body: bytes) -> ChatResult:
         """The answer that was given at once."""
         chunk = completion(self.provider, body)
-        reader = OpenAiReader(self.origin, self.provider)
+        reader = OpenAiReader(self.origin, self.provider, self.dialect.think_tags)
         reader.take(chunk, body)
         if reader.answer.finish is None and not chunk.choices:
             raise malformed(self.provider, "a completion without choices", body)
@@ -62,7 +62,7 @@ class OpenAiWire(Wordless):
 
     def decoder(self) -> OpenAiStream:
         """A decoder for one streamed answer."""
-        return OpenAiStream(self.origin, self.provider, self.dialect.done_suffices)
+        return OpenAiStream(self.origin, self.provider, self.dialect.done_suffices, self.dialect.think_tags)
 
     @property
     def embed_limit(self) -> int:
