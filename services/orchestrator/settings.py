@@ -49,6 +49,7 @@ class PermissionSettings(_Section):
 
     tool: Annotated[str, Field(min_length=1)] = Field(description="the tool's name; a trailing * matches a prefix")
     action: Literal["allow", "deny", "ask"] = Field(description="run it, refuse it, or wait for people to approve it")
+    destructive_only: bool = Field(False, description="only for tools that may destroy something, as their traits say")
     approvals_needed: Annotated[int, Field(ge=1, le=100)] | None = Field(
         None, description="ask: how many different people must approve; default 1"
     )

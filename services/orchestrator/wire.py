@@ -116,9 +116,9 @@ def entry_from_proto(message_id: str, message: chat_pb2.Message) -> Entry:
     return Entry(MessageId(message_id), Role(message.role), size, calls, message.tool_call_id, message)
 
 
-def call_from_proto(call: chat_pb2.ToolCall) -> ToolCall:
+def call_from_proto(call: chat_pb2.ToolCall, destructive: bool = False) -> ToolCall:
     """A tool call in the domain. Arguments that say the same in another layout have the same digest."""
-    return ToolCall(CallId(call.id), call.name, sha256(_canonical(call.arguments)), call)
+    return ToolCall(CallId(call.id), call.name, sha256(_canonical(call.arguments)), call, destructive)
 
 
 def _canonical(arguments: bytes) -> bytes:
@@ -206,6 +206,11 @@ def _created_in(event: event_pb2.RunCreated) -> e.RunCreated:
 def _body(body: Any, kind: type[Any]) -> Any:
     assert body is None or isinstance(body, kind)
     return body
+
+
+def _call_out(event: e.ToolCallCompleted) -> event_pb2.ToolCallCompleted:
+    call = _body(event.call.body, chat_pb2.ToolCall)
+    return event_pb2.ToolCallCompleted(turn=event.turn, call=call, destructive=event.call.destructive)
 
 
 def _finished_out(event: e.ModelFinished) -> event_pb2.ModelFinished:
@@ -318,7 +323,7 @@ _OUT: dict[type[Any], tuple[str, Callable[[Any], Any]]] = {
     e.ReasoningDelta: ("reasoning_delta", lambda v: _P.ReasoningDelta(turn=v.turn, text=v.text)),
     e.ToolCallStarted: ("tool_call_started", lambda v: _P.ToolCallStarted(turn=v.turn, call_id=v.call_id, tool=v.tool)),
     e.ToolCallDelta: ("tool_call_delta", lambda v: _P.ToolCallDelta(turn=v.turn, call_id=v.call_id, arguments=v.arguments)),
-    e.ToolCallCompleted: ("tool_call_completed", lambda v: _P.ToolCallCompleted(turn=v.turn, call=_body(v.call.body, chat_pb2.ToolCall))),
+    e.ToolCallCompleted: ("tool_call_completed", _call_out),
     e.ModelSeam: ("model_seam", _seam_out),
     e.ModelFinished: ("model_finished", _finished_out),
     e.ModelFailed: (
@@ -362,7 +367,7 @@ _IN: dict[str, Callable[[Any], e.Event]] = {
     "reasoning_delta": lambda p: e.ReasoningDelta(p.turn, p.text),
     "tool_call_started": lambda p: e.ToolCallStarted(p.turn, CallId(p.call_id), p.tool),
     "tool_call_delta": lambda p: e.ToolCallDelta(p.turn, CallId(p.call_id), p.arguments),
-    "tool_call_completed": lambda p: e.ToolCallCompleted(p.turn, call_from_proto(p.call)),
+    "tool_call_completed": lambda p: e.ToolCallCompleted(p.turn, call_from_proto(p.call, p.destructive)),
     "model_seam": lambda p: e.ModelSeam(p.turn, seam_from_proto(p.seam)),
     "model_finished": _finished_in,
     "model_failed": lambda p: e.ModelFailed(p.turn, p.attempt, failure_from_proto(p.fault), p.will_retry),

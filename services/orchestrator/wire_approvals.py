@@ -27,7 +27,8 @@ def permission_from_proto(rule: agent_pb2.Permission) -> Permission:
     """A rule; an action that this version does not know is taken for the careful one that it knows: deny."""
     action = Action(int(rule.action)) if int(rule.action) in Action.__members__.values() else Action.DENY
     default = Permission(rule.tool, action)
-    return Permission(rule.tool, action, rule.approvals_needed or default.needed, rule.expires_ms or default.expires_ms)
+    needed, expires_ms = rule.approvals_needed or default.needed, rule.expires_ms or default.expires_ms
+    return Permission(rule.tool, action, needed, expires_ms, rule.destructive_only)
 
 
 def requested_to_proto(event: e.ApprovalRequested) -> event_pb2.ApprovalRequested:

@@ -19,6 +19,8 @@ from behest.event.v1 import event_pb2
 from behest.run.v1 import run_pb2
 from behest.run.v1 import run_service_pb2 as pb
 from behest.run.v1.run_service_pb2_grpc import RunServiceStub
+from behest.tool.v1 import tool_service_pb2 as tools
+from behest.tool.v1.tool_service_pb2_grpc import ToolServiceStub
 from chassis.faults import ApprovalDecided, ApprovalExpired, ApprovalMismatch, ApprovalNotFound, RequestInvalid, RunNotFound
 from chassis.rpc.call import PRINCIPAL_KEY
 from kit.ports import neighbouring_ports
@@ -88,6 +90,9 @@ async def test_a_run_waits_without_a_driver_and_goes_on_when_it_is_approved(tmp_
         assert [(vote.principal, vote.reason) for vote in decided.votes] == [("ann@example.com", "fine")]
         assert await run.answer() == "it is 42"
         assert (await run.refresh()).state == COMPLETED
+        executor = ToolServiceStub(suite.channels[Service.TOOL_EXECUTOR])
+        request = tools.GetExecutionRequest(key=approval.id)
+        assert (await executor.GetExecution(request)).execution.approved_by == "ann@example.com"
         assert await client.approvals() == []
         assert [each.id for each in await client.approvals(everything=True)] == [approval.id]
 
@@ -184,6 +189,13 @@ async def test_two_people_must_approve_where_the_rule_says_so(tmp_path: Path) ->
         assert (await run.refresh()).state == AWAITING
         await client.approve(approval, principal="bob")
         assert await run.answer() == "it is 42"
+
+
+@pytest.mark.feature("A2")
+async def test_a_rule_for_destructive_tools_lets_one_run_that_only_reads(tmp_path: Path) -> None:
+    async with open_asking(tmp_path, {"tool": "*", "action": "ask", "destructive_only": True}) as suite, suite.client() as client:
+        run = await client.run("what is 6 * 7?")
+        assert await run.answer() == "it is 42", "the calculator is read_only"
 
 
 @pytest.mark.feature("A4")

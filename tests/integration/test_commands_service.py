@@ -204,6 +204,20 @@ async def test_a_command_approves_a_waiting_call_once_however_often_it_comes(kaf
 
 
 @pytest.mark.feature("E5")
+@pytest.mark.feature("A4")
+async def test_who_only_reads_and_writes_kafka_can_approve(kafka: KafkaCluster, tmp_path: Path) -> None:
+    async with open_commanded(kafka, tmp_path, script=CALLING, permissions=[ASK]) as commanded:
+        await commanded.send("start", start("pay"))
+        kind = ("ce_type", b"dev.behest.approval.requested.v1")
+        records = await kafka.records_when(kafka.topic("runs"), lambda records: any(kind in record.headers for record in records))
+        (value,) = [record.value for record in records if kind in record.headers]
+        requested = event_pb2.Event.FromString(value).approval_requested
+        told = {"approval_id": requested.approval_id, "arguments_digest": requested.arguments_digest}
+        await commanded.send("approve", approving(run_pb2.Approval(), **told), ce_principal="ann")
+        await commanded.runs_when(lambda runs: runs[0].state == COMPLETED)
+
+
+@pytest.mark.feature("E5")
 @pytest.mark.feature("A3")
 async def test_decisions_that_cannot_count_are_put_aside_with_the_reason(kafka: KafkaCluster, tmp_path: Path) -> None:
     async with open_commanded(kafka, tmp_path, partitions=1, script=CALLING, permissions=[ASK]) as commanded:

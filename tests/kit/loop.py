@@ -180,11 +180,12 @@ class CountedTools:
     effects: list[str] = field(default_factory=list)
     receipts: dict[str, Outcome] = field(default_factory=dict)
     names: tuple[str, ...] = ("work", "look")
+    destructive: frozenset[str] = frozenset()
     gate: asyncio.Event | None = None
     cancelled: list[str] = field(default_factory=list)
 
     async def visible(self, run_id: RunId, agent: object) -> Toolset:
-        return Toolset(self.names, tuple(chat_pb2.ToolDefinition(name=name, parameters=b"{}") for name in self.names), 10)
+        return Toolset(self.names, tuple(chat_pb2.ToolDefinition(name=name, parameters=b"{}") for name in self.names), 10, self.destructive)
 
     async def execute(self, run: Run, calls: Sequence[object], allowed: Sequence[str]) -> AsyncGenerator[Sequence[Outcome], None]:
         for call in calls:

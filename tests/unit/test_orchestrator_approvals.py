@@ -29,7 +29,7 @@ from orchestrator.domain import events as e
 from orchestrator.domain.approvals import Approval, Decision, Standing, Vote, permission_of
 from orchestrator.domain.deciding import Approvals, Resolve, resolve
 from orchestrator.domain.run import IllegalEvent, Phase, Recorded, Run, evolve, fold
-from orchestrator.domain.values import Action, CallStatus, Permission, RunId, SessionId
+from orchestrator.domain.values import Action, CallId, CallStatus, Permission, RunId, SessionId, ToolCall
 from orchestrator.operations.approvals import ApprovalDesk
 from orchestrator.operations.ports import NOWHERE, RunPage, RunQuery, Terms
 from orchestrator.wire import event_from_proto, event_to_proto
@@ -80,7 +80,27 @@ def results(bench: Bench) -> list[str]:
 )
 def test_the_last_rule_that_matches_counts_and_what_none_matches_may_run(tool: str, action: Action) -> None:
     rules = [Permission("write_*", Action.DENY), Permission("write_f*", Action.ASK)]
-    assert permission_of(rules, tool).action is action
+    assert permission_of(rules, ToolCall(CallId("c"), tool, "d")).action is action
+
+
+@pytest.mark.feature("A2")
+@pytest.mark.parametrize(("destructive", "action"), [(True, Action.ASK), (False, Action.ALLOW)])
+def test_a_rule_may_be_for_destructive_tools_alone(destructive: bool, action: Action) -> None:
+    rules = [Permission("*", Action.ASK, destructive_only=True)]
+    assert permission_of(rules, ToolCall(CallId("c"), "drop", "d", destructive=destructive)).action is action
+
+
+@pytest.mark.feature("A2")
+async def test_only_destructive_tools_wait_where_the_rule_says_so_also_when_another_driver_goes_on() -> None:
+    rule = agent_pb2.Permission(tool="*", action=ASK, destructive_only=True, expires_ms=MINUTE)
+    bench = Bench(SCRIPT, agent=asking(rule), tools=CountedTools(destructive=frozenset({"work"})))  # type: ignore[arg-type]  # a script
+    await bench.run()
+    assert [r.event.approval_id for r in bench.journal.log if isinstance(r.event, e.ApprovalRequested)] == [WORK]
+    bench.tools.destructive = frozenset()  # type: ignore[assignment]  # as it is now, which does not count
+    assert (await bench.run(epoch=2)).phase is Phase.AWAITING
+    decide(bench, Decision.APPROVE)
+    await bench.run(epoch=3)
+    assert bench.tools.effects == [WORK, LOOK]
 
 
 @pytest.mark.feature("A2")

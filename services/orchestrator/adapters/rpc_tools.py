@@ -31,7 +31,8 @@ class RpcTools:
             tool async for tool in self._list(tool_pb2.ToolScope(agent=agent.name, run_id=run_id)) if agent.may_call(tool.definition.name)
         ]
         definitions = tuple(tool.definition for tool in tools)
-        return Toolset(tuple(d.name for d in definitions), definitions, sum(estimate(d.ByteSize()) for d in definitions))
+        destructive = frozenset(tool.definition.name for tool in tools if _may_destroy(tool.traits))
+        return Toolset(tuple(d.name for d in definitions), definitions, sum(estimate(d.ByteSize()) for d in definitions), destructive)
 
     async def _list(self, scope: tool_pb2.ToolScope) -> AsyncGenerator[tool_pb2.Tool, None]:
         token = ""
@@ -65,6 +66,10 @@ class RpcTools:
         """Stops calls under way; their outcomes still arrive on the stream."""
         keys = [_key(run, call) for call in calls]
         await self._executor.CancelExecutions(tool_service_pb2.CancelExecutionsRequest(run_id=run.id, call_ids=keys))
+
+
+def _may_destroy(traits: tool_pb2.ToolTraits) -> bool:
+    return traits.destructive if traits.HasField("destructive") else not traits.read_only
 
 
 def _key(run: Run, call: ToolCall) -> str:

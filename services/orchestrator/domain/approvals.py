@@ -6,7 +6,7 @@ import enum
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from orchestrator.domain.values import Action, Permission, matches
+from orchestrator.domain.values import Action, Permission, ToolCall, matches
 
 
 class Decision(enum.IntEnum):
@@ -92,6 +92,10 @@ class Approval:
         return ", ".join(vote.principal for vote in self.votes)
 
 
-def permission_of(rules: Sequence[Permission], tool: str) -> Permission:
+def permission_of(rules: Sequence[Permission], call: ToolCall) -> Permission:
     """The last rule that matches; what no rule matches may run."""
-    return next((rule for rule in reversed(rules) if matches(rule.tool, tool)), Permission(tool, Action.ALLOW))
+    return next((rule for rule in reversed(rules) if _matches(rule, call)), Permission(call.name, Action.ALLOW))
+
+
+def _matches(rule: Permission, call: ToolCall) -> bool:
+    return matches(rule.tool, call.name) and (call.destructive or not rule.destructive_only)

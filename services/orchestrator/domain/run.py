@@ -115,7 +115,7 @@ class Run(NamedTuple):
 
     def action(self, call: CallState) -> Action:
         """What the agent's rules say of a call."""
-        return permission_of(self.agent.permissions, call.call.name).action
+        return permission_of(self.agent.permissions, call.call).action
 
     def refusal(self, call: CallState) -> str:
         """Why a call must not run, for the model; empty when it may."""

@@ -134,12 +134,13 @@ class HistoryLimits:
 
 @dataclass(frozen=True, slots=True)
 class Permission:
-    """A rule for calls of tools: features.md A2. `tool` may end with a star; the rest is for calls that wait for approval."""
+    """A rule for calls of tools: features.md A2. `tool` may end with a star; `needed` and `expires_ms` are for calls that wait."""
 
     tool: str
     action: Action
     needed: int = 1
     expires_ms: int = 86_400_000
+    destructive_only: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,12 +176,16 @@ def matches(pattern: str, tool: str) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class ToolCall:
-    """A model's request to run a tool. `digest` is the SHA-256 of the arguments, hexadecimal."""
+    """A model's request to run a tool. `digest` is the SHA-256 of the arguments, hexadecimal.
+
+    `destructive` says that the tool may destroy something; it is only known where an agent's permissions may ask.
+    """
 
     id: CallId
     name: str
     digest: str
     body: Body = None
+    destructive: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -120,7 +120,7 @@ class Drive:
     def _ask(self, calls: tuple[CallState, ...]) -> None:
         run, now = self.run, self._clock.now()
         for call in calls:
-            rule = permission_of(run.agent.permissions, call.call.name)
+            rule = permission_of(run.agent.permissions, call.call)
             id_, digest = f"{run.id}/{run.turn}/{call.call.id}", self._ports.scribe.exact_digest(call.call)
             expires_at = min(now + rule.expires_ms / 1000, run.deadline)
             event = e.ApprovalRequested(run.turn, id_, call.call.id, call.call.name, digest, expires_at, rule.needed)

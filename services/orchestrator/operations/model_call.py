@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from zlib import crc32
 
 from chassis.faults import CallCancelled, Fault, ServiceUnavailable
@@ -121,7 +122,7 @@ class ModelCall:
                 break
             await self._signal.wait(pause)
         waypoint("driver.model.after")
-        self._conclude(attempt, fault)
+        self._conclude(attempt, ask.tools, fault)
 
     async def _stream(self, ask: Ask, attempt: Attempt) -> Fault | None:
         """Reads the answer until it is complete, broken, or no longer wanted."""
@@ -152,11 +153,11 @@ class ModelCall:
         for event in events:
             self._log.stage(event)
 
-    def _conclude(self, attempt: Attempt, fault: Fault | None) -> None:
+    def _conclude(self, attempt: Attempt, tools: Toolset, fault: Fault | None) -> None:
         for spent in attempt.wasted:
             self._spend(spent)
         if attempt.answer:
-            self._answered(attempt, attempt.answer)
+            self._answered(attempt, attempt.answer, tools)
             return
         self._stage(attempt.deltas.take(self._clock.monotonic()))
         run = self._log.run
@@ -167,10 +168,13 @@ class ModelCall:
         else:
             self._failed(fault or ServiceUnavailable("the model's answer ended without its end"))
 
-    def _answered(self, attempt: Attempt, answer: Answer) -> None:
+    def _answered(self, attempt: Attempt, answer: Answer, tools: Toolset) -> None:
         run = self._log.run
+        calls = answer.calls
+        if run.agent.permissions:
+            calls = tuple(replace(call, destructive=call.name in tools.destructive) for call in calls)
         self._stage(attempt.deltas.last_words())
-        self._stage([e.ToolCallCompleted(run.turn, call) for call in answer.calls])
+        self._stage([e.ToolCallCompleted(run.turn, call) for call in calls])
         first, whole = attempt.milliseconds(self._clock.monotonic())
         self._log.stage(
             e.ModelFinished(

@@ -119,11 +119,12 @@ class Histories(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Toolset:
-    """The tools an agent may call. `definitions` go to the model as they are."""
+    """The tools an agent may call. `definitions` go to the model as they are; `destructive` names those that may destroy something."""
 
     names: tuple[str, ...] = ()
     definitions: tuple[Body, ...] = ()
     tokens: int = 0
+    destructive: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,23 +25,23 @@ _sym_db = _symbol_database.Default()
 from behest.chat.v1 import chat_pb2 as behest_dot_chat_dot_v1_dot_chat__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1b\x62\x65hest/agent/v1/agent.proto\x12\x0f\x62\x65hest.agent.v1\x1a\x19\x62\x65hest/chat/v1/chat.proto\"\x9d\x01\n\x06Limits\x12\x16\n\x0emax_iterations\x18\x01 \x01(\x05\x12\x18\n\x10max_total_tokens\x18\x02 \x01(\x03\x12\x19\n\x11max_cost_nano_usd\x18\x03 \x01(\x03\x12\x13\n\x0bmax_wall_ms\x18\x04 \x01(\x03\x12\x16\n\x0emax_tool_calls\x18\x05 \x01(\x05\x12\x19\n\x11max_continuations\x18\x06 \x01(\x05\"9\n\rHistoryLimits\x12\x14\n\x0cmax_messages\x18\x01 \x01(\x05\x12\x12\n\nmax_tokens\x18\x02 \x01(\x03\"{\n\nPermission\x12\x0c\n\x04tool\x18\x01 \x01(\t\x12\x31\n\x06\x61\x63tion\x18\x02 \x01(\x0e\x32!.behest.agent.v1.PermissionAction\x12\x18\n\x10\x61pprovals_needed\x18\x03 \x01(\x05\x12\x12\n\nexpires_ms\x18\x04 \x01(\x03\"\xbd\x03\n\x05\x41gent\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t\x12(\n\x04mode\x18\x03 \x01(\x0e\x32\x1a.behest.agent.v1.AgentMode\x12\x14\n\x0cinstructions\x18\x04 \x01(\t\x12\r\n\x05model\x18\x05 \x01(\t\x12\x17\n\x0f\x66\x61llback_models\x18\x06 \x03(\t\x12\r\n\x05tools\x18\x07 \x03(\t\x12*\n\x08sampling\x18\x08 \x01(\x0b\x32\x18.behest.chat.v1.Sampling\x12\'\n\x06limits\x18\t \x01(\x0b\x32\x17.behest.agent.v1.Limits\x12/\n\x07history\x18\n \x01(\x0b\x32\x1e.behest.agent.v1.HistoryLimits\x12\x15\n\routput_schema\x18\x0b \x01(\x0c\x12\x0e\n\x06hidden\x18\x0c \x01(\x08\x12\x0f\n\x07version\x18\r \x01(\t\x12\x0f\n\x07\x63ontext\x18\x0e \x03(\t\x12\x19\n\x11loop_exempt_tools\x18\x0f \x03(\t\x12\x30\n\x0bpermissions\x18\x10 \x03(\x0b\x32\x1b.behest.agent.v1.Permission*X\n\tAgentMode\x12\x1a\n\x16\x41GENT_MODE_UNSPECIFIED\x10\x00\x12\x16\n\x12\x41GENT_MODE_PRIMARY\x10\x01\x12\x17\n\x13\x41GENT_MODE_SUBAGENT\x10\x02*\x89\x01\n\x10PermissionAction\x12!\n\x1dPERMISSION_ACTION_UNSPECIFIED\x10\x00\x12\x1b\n\x17PERMISSION_ACTION_ALLOW\x10\x01\x12\x1a\n\x16PERMISSION_ACTION_DENY\x10\x02\x12\x19\n\x15PERMISSION_ACTION_ASK\x10\x03\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1b\x62\x65hest/agent/v1/agent.proto\x12\x0f\x62\x65hest.agent.v1\x1a\x19\x62\x65hest/chat/v1/chat.proto\"\x9d\x01\n\x06Limits\x12\x16\n\x0emax_iterations\x18\x01 \x01(\x05\x12\x18\n\x10max_total_tokens\x18\x02 \x01(\x03\x12\x19\n\x11max_cost_nano_usd\x18\x03 \x01(\x03\x12\x13\n\x0bmax_wall_ms\x18\x04 \x01(\x03\x12\x16\n\x0emax_tool_calls\x18\x05 \x01(\x05\x12\x19\n\x11max_continuations\x18\x06 \x01(\x05\"9\n\rHistoryLimits\x12\x14\n\x0cmax_messages\x18\x01 \x01(\x05\x12\x12\n\nmax_tokens\x18\x02 \x01(\x03\"\x95\x01\n\nPermission\x12\x0c\n\x04tool\x18\x01 \x01(\t\x12\x31\n\x06\x61\x63tion\x18\x02 \x01(\x0e\x32!.behest.agent.v1.PermissionAction\x12\x18\n\x10\x61pprovals_needed\x18\x03 \x01(\x05\x12\x12\n\nexpires_ms\x18\x04 \x01(\x03\x12\x18\n\x10\x64\x65structive_only\x18\x05 \x01(\x08\"\xbd\x03\n\x05\x41gent\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t\x12(\n\x04mode\x18\x03 \x01(\x0e\x32\x1a.behest.agent.v1.AgentMode\x12\x14\n\x0cinstructions\x18\x04 \x01(\t\x12\r\n\x05model\x18\x05 \x01(\t\x12\x17\n\x0f\x66\x61llback_models\x18\x06 \x03(\t\x12\r\n\x05tools\x18\x07 \x03(\t\x12*\n\x08sampling\x18\x08 \x01(\x0b\x32\x18.behest.chat.v1.Sampling\x12\'\n\x06limits\x18\t \x01(\x0b\x32\x17.behest.agent.v1.Limits\x12/\n\x07history\x18\n \x01(\x0b\x32\x1e.behest.agent.v1.HistoryLimits\x12\x15\n\routput_schema\x18\x0b \x01(\x0c\x12\x0e\n\x06hidden\x18\x0c \x01(\x08\x12\x0f\n\x07version\x18\r \x01(\t\x12\x0f\n\x07\x63ontext\x18\x0e \x03(\t\x12\x19\n\x11loop_exempt_tools\x18\x0f \x03(\t\x12\x30\n\x0bpermissions\x18\x10 \x03(\x0b\x32\x1b.behest.agent.v1.Permission*X\n\tAgentMode\x12\x1a\n\x16\x41GENT_MODE_UNSPECIFIED\x10\x00\x12\x16\n\x12\x41GENT_MODE_PRIMARY\x10\x01\x12\x17\n\x13\x41GENT_MODE_SUBAGENT\x10\x02*\x89\x01\n\x10PermissionAction\x12!\n\x1dPERMISSION_ACTION_UNSPECIFIED\x10\x00\x12\x1b\n\x17PERMISSION_ACTION_ALLOW\x10\x01\x12\x1a\n\x16PERMISSION_ACTION_DENY\x10\x02\x12\x19\n\x15PERMISSION_ACTION_ASK\x10\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'behest.agent.v1.agent_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_AGENTMODE']._serialized_start=867
-  _globals['_AGENTMODE']._serialized_end=955
-  _globals['_PERMISSIONACTION']._serialized_start=958
-  _globals['_PERMISSIONACTION']._serialized_end=1095
+  _globals['_AGENTMODE']._serialized_start=894
+  _globals['_AGENTMODE']._serialized_end=982
+  _globals['_PERMISSIONACTION']._serialized_start=985
+  _globals['_PERMISSIONACTION']._serialized_end=1122
   _globals['_LIMITS']._serialized_start=76
   _globals['_LIMITS']._serialized_end=233
   _globals['_HISTORYLIMITS']._serialized_start=235
   _globals['_HISTORYLIMITS']._serialized_end=292
-  _globals['_PERMISSION']._serialized_start=294
-  _globals['_PERMISSION']._serialized_end=417
-  _globals['_AGENT']._serialized_start=420
-  _globals['_AGENT']._serialized_end=865
+  _globals['_PERMISSION']._serialized_start=295
+  _globals['_PERMISSION']._serialized_end=444
+  _globals['_AGENT']._serialized_start=447
+  _globals['_AGENT']._serialized_end=892
 # @@protoc_insertion_point(module_scope)

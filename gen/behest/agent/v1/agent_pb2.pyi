@@ -150,6 +150,7 @@ class Permission(_message.Message):
     ACTION_FIELD_NUMBER: _builtins.int
     APPROVALS_NEEDED_FIELD_NUMBER: _builtins.int
     EXPIRES_MS_FIELD_NUMBER: _builtins.int
+    DESTRUCTIVE_ONLY_FIELD_NUMBER: _builtins.int
     tool: _builtins.str
     """The tool's name. It may end with * for a prefix."""
     action: Global___PermissionAction.ValueType
@@ -158,6 +159,8 @@ class Permission(_message.Message):
     """With ASK: how many different people must approve it [1]."""
     expires_ms: _builtins.int
     """With ASK: milliseconds after which a call that was not decided counts as denied [86 400 000, a day]. The run's wall time ends earlier when it is shorter."""
+    destructive_only: _builtins.bool
+    """Only calls of tools that may destroy something, as their traits said when the model was asked."""
     def __init__(
         self,
         *,
@@ -165,10 +168,11 @@ class Permission(_message.Message):
         action: Global___PermissionAction.ValueType = ...,
         approvals_needed: _builtins.int = ...,
         expires_ms: _builtins.int = ...,
+        destructive_only: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "approvals_needed", b"approvals_needed", "expires_ms", b"expires_ms", "tool", b"tool"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "approvals_needed", b"approvals_needed", "destructive_only", b"destructive_only", "expires_ms", b"expires_ms", "tool", b"tool"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

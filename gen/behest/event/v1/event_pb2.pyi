@@ -605,8 +605,11 @@ class ToolCallCompleted(_message.Message):
 
     TURN_FIELD_NUMBER: _builtins.int
     CALL_FIELD_NUMBER: _builtins.int
+    DESTRUCTIVE_FIELD_NUMBER: _builtins.int
     turn: _builtins.int
     """The turn."""
+    destructive: _builtins.bool
+    """The tool may destroy something, as its traits said when the model was asked. Only told of agents with permissions."""
     @_builtins.property
     def call(self) -> _chat_pb2.ToolCall:
         """The whole call."""
@@ -616,10 +619,11 @@ class ToolCallCompleted(_message.Message):
         *,
         turn: _builtins.int = ...,
         call: _chat_pb2.ToolCall | None = ...,
+        destructive: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["call", b"call"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["call", b"call", "turn", b"turn"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["call", b"call", "destructive", b"destructive", "turn", b"turn"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
