@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from behest.chat.v1 import chat_pb2
 from kit.provider_decoding import decode_stream, result_of
 from kit.provider_recordings import ABSENT, Recording, recordings, responses_items
-from kit.responses_requests import check_by_the_sdk, messages_of, request_of
+from kit.responses_requests import check_by_the_sdk, check_count_by_the_sdk, messages_of, request_of
 from kit.responses_wires import RESPONSES_WHOLE, responses_body
 from provider_gateway.adapters.openai_responses import Dialect, OpenAiResponsesWire
 from provider_gateway.api.convert import message_from, message_to
@@ -150,7 +150,11 @@ def test_the_sdk_has_room_for_everything_that_the_gateway_can_write() -> None:
     for effort in ReasoningEffort:
         sampling = Sampling(0.5, 0.5, 10, reasoning_effort=effort)
         request = ChatRequest(**shared, response_format=schema, sampling=sampling, parallel_tool_calls=True)
-        check_by_the_sdk(OpenAiResponsesWire("p", Dialect(summary="auto")).encode(ModelCall(request, "m"), stream=True).body)
+        wire = OpenAiResponsesWire("p", Dialect(summary="auto", counts=True))
+        check_by_the_sdk(wire.encode(ModelCall(request, "m"), stream=True).body)
+        counting = wire.encode_count(ModelCall(request, "m"))
+        assert counting is not None
+        check_count_by_the_sdk(counting.body)
     for mode in ToolChoiceMode:
         request = ChatRequest(**shared, tool_choice=ToolChoice(mode, "t"), response_format=ResponseFormat(FormatKind.JSON_OBJECT))
         check_by_the_sdk(WIRE.encode(ModelCall(request, "m"), stream=False).body)

@@ -107,6 +107,15 @@ def check_by_the_sdk(body: bytes) -> None:
     assert set(document) <= _fields(), f"the SDK knows no {set(document) - _fields()}"
 
 
+def check_count_by_the_sdk(body: bytes) -> None:
+    """Fails unless the official SDK's types have room for the request that counts."""
+    from openai.types.responses.input_token_count_params import InputTokenCountParams
+
+    document = json.loads(body)
+    _walk(TypeAdapter(InputTokenCountParams).validate_python(document))
+    assert set(document) <= set(InputTokenCountParams.__annotations__)
+
+
 @functools.cache
 def _judges() -> tuple[TypeAdapter[Any], TypeAdapter[Any]]:
     from openai.types.responses.response_create_params import ResponseCreateParamsNonStreaming, ResponseCreateParamsStreaming

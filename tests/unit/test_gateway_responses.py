@@ -24,11 +24,15 @@ from kit.responses_wires import (
     RESPONSES_WHOLE,
     SILENT_THOUGHT,
     WEATHER_ARGUMENTS,
+    added,
+    arguments,
     done,
+    event,
     message,
     output_text,
     responses_body,
     responses_sse,
+    summary,
     told,
 )
 from provider_gateway.adapters.openai_responses import Dialect, OpenAiResponsesWire
@@ -320,13 +324,36 @@ def numbered(items: list[dict[str, Any]]) -> list[dict[str, Any]]:
 OUTPUTS = st.lists(ITEMS, max_size=7).map(numbered)
 
 
+def grown(index: int, item: dict[str, Any]) -> list[dict[str, Any]]:
+    """The events of one item that grows."""
+    match item["type"]:
+        case "message":
+            steps = [step for place, content in enumerate(item["content"]) for step in _contents(index, place, content)]
+            return [added(index, {**item, "content": []}), *steps, done(index, item)]
+        case "reasoning":
+            pieces = [(place, piece["text"]) for place, piece in enumerate(item["summary"])]
+            steps = [summary(letter, place, index) for place, said in pieces for letter in said]
+            return [added(index, {**item, "summary": []}), *steps, done(index, item)]
+        case "function_call":
+            return [added(index, {**item, "arguments": ""}), *(arguments(letter, index) for letter in item["arguments"]), done(index, item)]
+    return [added(index, item), done(index, item)]
+
+
+def _contents(index: int, place: int, content: dict[str, Any]) -> list[dict[str, Any]]:
+    kind = {"output_text": "output_text.delta", "refusal": "refusal.delta"}.get(content["type"], "")
+    said = content.get("text") or content.get("refusal") or ""
+    deltas = [event(kind, index, content_index=place, delta=letter) for letter in said] if kind else []
+    return [*deltas, event("content_part.done", index, content_index=place, part=content)]
+
+
 @pytest.mark.feature("P2")
-@given(OUTPUTS, st.lists(st.integers(0, 4000), max_size=8))
-def test_items_of_any_kind_in_any_order_are_none_lost(items: list[dict[str, Any]], places: list[int]) -> None:
+@pytest.mark.parametrize("grows", [True, False], ids=["growing", "done"])
+@given(OUTPUTS, st.lists(st.integers(0, 6000), max_size=8))
+def test_items_of_any_kind_in_any_order_are_none_lost(grows: bool, items: list[dict[str, Any]], places: list[int]) -> None:
     answer = whole(*items)
     assert items_of(by_way_of_the_contract(answer.message)) == items
-    body = responses_sse([CREATED, *(done(place, item) for place, item in enumerate(items)), told("completed", output=items)])
-    events = decode_stream(WIRE, cut(body, places))
+    steps = [step for index, item in enumerate(items) for step in (grown(index, item) if grows else [done(index, item)])]
+    events = decode_stream(WIRE, cut(responses_sse([CREATED, *steps, told("completed", output=items)]), places))
     check_order(events)
     assert result_of(events) == answer
 

@@ -24,6 +24,7 @@ _READ = frozenset(
         "reasoning_summary_text.delta",
         "reasoning_text.delta",
         "refusal.delta",
+        "content_part.done",
         "output_item.added",
         "output_item.done",
         "created",
@@ -87,6 +88,8 @@ class ResponseStream:
                 reader.reasoning(event, "content", event.content_index)
             case "response.refusal.delta":
                 reader.refusal(event)
+            case "response.content_part.done":
+                reader.content(event)
             case "response.output_item.added":
                 reader.open_item(event.output_index, event.item)
             case "response.output_item.done":

@@ -21,13 +21,12 @@ from provider_gateway.adapters.openai_responses.state import (
     REASONING,
     call_state,
     compact,
-    message_state,
     text_notes,
 )
 from provider_gateway.adapters.wire import json_bytes, malformed, opaque
 from provider_gateway.domain.answers import ChatEvent, ChatResult, FinishReason, Usage
 from provider_gateway.domain.assembly import Assembly
-from provider_gateway.domain.chat import Notes, OpaquePart, OpaqueState, TextPart
+from provider_gateway.domain.chat import OpaquePart, OpaqueState, TextPart
 
 _INCOMPLETE = {
     "max_output_tokens": FinishReason.LENGTH,
@@ -35,6 +34,8 @@ _INCOMPLETE = {
     "content_filter": FinishReason.CONTENT_FILTER,
 }
 MAX_ITEMS = 10_000
+_SAID = ("output_text", "refusal")
+_THOUGHTS = ("reasoning_text", "summary_text")
 _BREAK = "\n\n"  # between two pieces of reasoning, which are paragraphs of their own
 
 
@@ -85,6 +86,16 @@ class ResponseReader:
         if event.delta:
             self._enter(event)
             self.answer.refusal(event.delta)
+
+    def content(self, event: Event) -> None:
+        """A piece of a message is done, or one of reasoning: what did not grow as text is taken here, in its place among those that did."""
+        kind = KINDS.decode(event.part).type
+        content = {} if kind in _THOUGHTS else ITEMS.decode(event.part)
+        if kind in _THOUGHTS or (kind in _SAID and (content.get("text") or content.get("refusal"))):
+            return
+        slot = self._slot(event.output_index, MESSAGE)
+        if event.content_index not in slot.places:
+            self._add_content(slot, event.content_index, content)
 
     def reasoning(self, event: Event, kind: str, piece: int) -> None:
         """A piece of reasoning grew."""
@@ -194,18 +205,21 @@ class ResponseReader:
             self._close_content(slot, index, item, content)
 
     def _close_content(self, slot: _Slot, index: int, item: Item, content: Item) -> None:
-        kind = content.get("type")
-        if kind not in ("output_text", "refusal"):
-            self._break()
-            notes = Notes(provider_state=(message_state(self._origin, item),))
-            self.answer.part(OpaquePart(opaque(self._origin, CONTENT, content), notes))
-            return
         if index not in slot.places:
-            self._break()
-            slot.places[index] = self.answer.parts
-            self._say(kind, _text(content.get("refusal" if kind == "refusal" else "text")))
+            self._add_content(slot, index, content)
         self._break()
         self.answer.note(slot.places[index], text_notes(self._origin, item, content))
+
+    def _add_content(self, slot: _Slot, index: int, content: Item) -> None:
+        self._break()
+        slot.places[index] = self.answer.parts
+        match content.get("type"):
+            case "output_text":
+                self._say("text", _text(content.get("text")))
+            case "refusal":
+                self._say("refusal", _text(content.get("refusal")))
+            case _:
+                self.answer.part(OpaquePart(opaque(self._origin, CONTENT, content)))
 
     def _say(self, kind: str, text: str) -> None:
         """A text that was not streamed; an empty one is kept too, for the item that it belongs to."""

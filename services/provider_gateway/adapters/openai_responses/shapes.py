@@ -63,6 +63,7 @@ class Event(msgspec.Struct, gc=False):
     content_index: int = 0
     summary_index: int = 0
     item: msgspec.Raw = NOTHING
+    part: msgspec.Raw = NOTHING
     response: ResponseShape | None = None
     error: Any = None
     message: Any = None
