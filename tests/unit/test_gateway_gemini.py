@@ -15,8 +15,9 @@ from kit.gemini_wires import GEMINI_PARTS, GEMINI_STREAM, GEMINI_WHOLE, gemini_s
 from kit.provider_decoding import check_order, cut, decode_stream, result_of
 from provider_gateway.adapters.gemini import GeminiWire
 from provider_gateway.adapters.gemini.generations import NEWEST, generation
+from provider_gateway.adapters.http.sse import SseParser
 from provider_gateway.adapters.wire import RefusedInStream
-from provider_gateway.domain.answers import ChatResult, FinishReason, Usage
+from provider_gateway.domain.answers import ChatResult, FinishReason, TextDelta, Usage, UsageReport
 from provider_gateway.domain.chat import (
     Blob,
     ChatRequest,
@@ -346,6 +347,25 @@ def test_a_stream_becomes_the_answer_that_would_have_come_at_once() -> None:
     assert (found.finish_reason, found.finish_reason_raw) == (FinishReason.TOOL_CALLS, "STOP")
     assert found.usage == Usage(23, 12, cache_read_tokens=16, reasoning_tokens=7)
     assert (found.provider, found.model, found.response_id) == ("g", "gemini-x", "r1")
+
+
+@pytest.mark.feature("P8")
+def test_every_piece_counts_and_only_the_last_count_of_what_came_together_is_told() -> None:
+    counts = [{"promptTokenCount": 9}, {"candidatesTokenCount": 1}, {"trafficType": "ON_DEMAND"}, {"candidatesTokenCount": 2}]
+    decoder, parser = WIRE.decoder(), SseParser()
+    together = decoder.feed(parser.feed(gemini_sse([piece({"text": "a"}, usageMetadata=count) for count in counts])))
+    assert [event for event in together if isinstance(event, UsageReport)] == [UsageReport(Usage(9, 2))]
+    assert [event.text for event in together if isinstance(event, TextDelta)] == ["aaaa"]
+    assert decoder.feed(parser.feed(gemini_sse([piece({"text": "b"}, usageMetadata=counts[-1])]))) == [TextDelta("b")]
+
+
+@pytest.mark.feature("P8")
+def test_what_was_counted_before_a_stream_broke_is_told_too() -> None:
+    decoder = WIRE.decoder()
+    events = SseParser().feed(gemini_sse([piece({"text": "a"}, usageMetadata={"promptTokenCount": 9})]) + b"data: garbage\n\n")
+    with pytest.raises(ProviderResponseInvalid):
+        decoder.feed(events)
+    assert UsageReport(Usage(9)) in decoder.drain()
 
 
 @pytest.mark.feature("P2")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -25,7 +25,6 @@ from provider_gateway.adapters.gemini.shapes import (
     Candidate,
     Data,
     Part,
-    RawAnswer,
     UsageShape,
 )
 from provider_gateway.adapters.http.refusals import refusal_in
@@ -40,6 +39,7 @@ SIGNATURE, THOUGHT, OWN_ID, PART, PLACES = "thought_signature", "thought", "id",
 GROUNDING, CITATION = "grounding_metadata", "citation_metadata"
 DONE = b"[DONE]"
 MOST_NOTED = 16 * 1024 * 1024
+_NOTHING_COUNTED = UsageShape()
 _FINISH = {
     "STOP": FinishReason.STOP,
     "MAX_TOKENS": FinishReason.LENGTH,
@@ -81,6 +81,7 @@ class GeminiReader:
     def __init__(self, provider: str) -> None:
         self.answer = Assembly(provider)
         self._usage = UsageShape()
+        self._counted = False
         self._places: list[int] = []
         self._partial: PartialArgs | None = None
         self._notes: dict[str, dict[bytes, None]] = {}
@@ -97,11 +98,17 @@ class GeminiReader:
             if candidate.index:
                 self._extra(candidate.index)
             else:
-                self._candidate(candidate, _RawParts(raw, number, place))
+                self._candidate(candidate, _Source(raw, number, place))
         if isinstance(piece.prompt_feedback, dict):
             self._feedback(piece.prompt_feedback)
         if piece.usage_metadata is not None:
-            self._report(piece.usage_metadata)
+            self._count(piece.usage_metadata)
+
+    def tell_usage(self) -> None:
+        """Reports what was counted since it was last told: every piece brings a count, and each replaces the one before."""
+        if self._counted:
+            self._counted = False
+            self.answer.report(usage_of(self._usage))
 
     def result(self) -> ChatResult:
         """The whole answer so far."""
@@ -114,6 +121,7 @@ class GeminiReader:
         return self.answer.complete()
 
     def _settle(self) -> None:
+        self.tell_usage()
         self._close_call()
         self.answer.flush()
         if any(place < self.answer.parts for place in self._places):
@@ -140,10 +148,10 @@ class GeminiReader:
         if warning not in self.answer.warnings:
             self.answer.warnings.append(warning)
 
-    def _candidate(self, candidate: Candidate, raw: _RawParts) -> None:
+    def _candidate(self, candidate: Candidate, source: _Source) -> None:
         parts = candidate.content.parts if candidate.content else None
         for at, part in enumerate(parts or ()):
-            self._part(part, raw, at)
+            self._part(part, source, at)
         if candidate.finish_reason:
             self._finish(candidate.finish_reason, candidate.finish_message)
         for name in _NOTED:
@@ -151,9 +159,9 @@ class GeminiReader:
             if value:
                 self._note(name, value)
 
-    def _part(self, part: Part, raw: _RawParts, at: int) -> None:
+    def _part(self, part: Part, source: _Source, at: int) -> None:
         if part.function_call is not None:
-            self._call(part.function_call, part.thought_signature, raw)
+            self._call(part.function_call, part.thought_signature, source)
         elif part.text is not None and part.thought:
             self._thought(part.text, part.thought_signature)
         elif part.text is not None:
@@ -161,7 +169,7 @@ class GeminiReader:
         elif part.inline_data is not None and (part.inline_data.mime_type or "").startswith("image/") and not part.thought:
             self._image(part.inline_data, part.thought_signature)
         else:
-            self.answer.part(OpaquePart(OpaqueState(ADAPTER, PART, raw.compact(at))))
+            self.answer.part(OpaquePart(OpaqueState(ADAPTER, PART, source.part(at))))
 
     def _text(self, text: str, signature: str | None) -> None:
         if signature is None:
@@ -189,15 +197,15 @@ class GeminiReader:
     def _image(self, image: Data, signature: str | None) -> None:
         self.answer.part(ImagePart(Blob(data=image.data, media_type=image.mime_type or ""), _notes(signature)))
 
-    def _call(self, call: Call, signature: str | None, raw: _RawParts) -> None:
+    def _call(self, call: Call, signature: str | None, source: _Source) -> None:
         if call.name:
             self._open_call(call)
         elif self._partial is None:
-            raise malformed(self.answer.provider, "a function call without a name", raw.data)
+            raise malformed(self.answer.provider, "a function call without a name", source.data)
         key = len(self._places) - 1
         if signature is not None:
             self.answer.call_state(key, _signed(signature))
-        self._arguments(key, call, raw)
+        self._arguments(key, call, source)
         if not call.will_continue:
             self._close_call()
 
@@ -211,7 +219,7 @@ class GeminiReader:
         if call.id:
             self.answer.call_state(key, OpaqueState(ADAPTER, OWN_ID, b""))
 
-    def _arguments(self, key: int, call: Call, raw: _RawParts) -> None:
+    def _arguments(self, key: int, call: Call, source: _Source) -> None:
         assert self._partial is not None
         args = bytes(call.args)
         if args not in (b"", b"null"):
@@ -220,7 +228,7 @@ class GeminiReader:
             for piece in call.partial_args or ():
                 self._partial.add(piece)
         except ValueError:
-            raise malformed(self.answer.provider, "pieces of a call's arguments", raw.data) from None
+            raise malformed(self.answer.provider, "pieces of a call's arguments", source.data) from None
 
     def _close_call(self) -> None:
         partial, self._partial = self._partial, None
@@ -254,34 +262,29 @@ class GeminiReader:
                 f"{self.answer.provider} sent more than {MOST_NOTED} bytes about its answer", metadata={"provider": self.answer.provider}
             )
 
-    def _report(self, usage: UsageShape) -> None:
-        changed = False
+    def _count(self, usage: UsageShape) -> None:
+        """A later count may leave out what did not change."""
+        known = self._usage
+        if usage in (known, _NOTHING_COUNTED):
+            return
+        self._counted = True
         for name in UsageShape.__struct_fields__:
-            value = getattr(usage, name)
-            if value is not None:
-                setattr(self._usage, name, value)
-                changed = True
-        if changed:
-            self.answer.report(usage_of(self._usage))
+            if getattr(usage, name) is None:
+                setattr(usage, name, getattr(known, name))
+        self._usage = usage
 
 
-class _RawParts:
-    """Where a candidate's parts can be had as they were written, for the few that are kept whole."""
+class _Source(NamedTuple):
+    """Where a candidate was read from, for the few parts that are kept as they were written."""
 
-    __slots__ = ("_number", "_parts", "_place", "data")
+    data: bytes
+    number: int | None
+    place: int
 
-    def __init__(self, data: bytes, number: int | None, place: int) -> None:
-        self.data, self._number, self._place = data, number, place
-        self._parts: list[msgspec.Raw] | None = None
-
-    def compact(self, at: int) -> bytes:
+    def part(self, at: int) -> bytes:
         """The at-th part, without white space."""
-        if self._parts is None:
-            self._parts = self._answer().candidates[self._place].content.parts
-        return msgspec.json.format(bytes(self._parts[at]), indent=-1)
-
-    def _answer(self) -> RawAnswer:
-        return RAW_ANSWERS.decode(self.data) if self._number is None else RAW_ANSWER_LISTS.decode(self.data)[self._number]
+        answer = RAW_ANSWERS.decode(self.data) if self.number is None else RAW_ANSWER_LISTS.decode(self.data)[self.number]
+        return msgspec.json.format(bytes(answer.candidates[self.place].content.parts[at]), indent=-1)
 
 
 class GeminiStream:
@@ -300,6 +303,7 @@ class GeminiStream:
 
     def drain(self) -> list[ChatEvent]:
         """What was understood so far and not given yet."""
+        self._reader.tell_usage()
         return self._reader.answer.drain()
 
     def end(self) -> list[ChatEvent]:
