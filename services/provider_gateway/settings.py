@@ -138,7 +138,9 @@ class OpenAiSettings(_HttpProvider):
     think_tags: bool | None = Field(
         None, description="Take text between <think> and </think> at an answer's beginning for reasoning. Default: what its dialect has."
     )
-    embed_inputs: int | None = Field(None, ge=0, description="Inputs in one embedding call. Default: what its dialect has, mostly 2048.")
+    embed_inputs: int | None = Field(
+        None, ge=0, description="Inputs in one embedding call. Default: 2048 at OpenAI and Azure, 512 at most others."
+    )
     extra: dict[str, Any] = Field(
         default_factory=dict,
         description="Further fields of every chat request, in the server's own words; a request's own fields win.",

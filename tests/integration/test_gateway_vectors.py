@@ -20,6 +20,7 @@ from chassis.faults import (
     ModelNotFound,
     ProviderCredentialsRefused,
     ProviderRateLimited,
+    ProviderRequestRefused,
     ProviderResponseInvalid,
     RequestInvalid,
 )
@@ -86,6 +87,30 @@ async def test_tokens_and_texts_go_into_calls_of_their_own() -> None:
             assert one["dimensions"] == 3
             TypeAdapter(EmbeddingCreateParams).validate_python(one, strict=False)
             assert set(one) <= set(EmbeddingCreateParams.__annotations__)
+
+
+@EMBED
+async def test_a_long_request_goes_in_several_calls_and_fails_as_one_when_one_fails() -> None:
+    inputs = ["x" * (place % 7 + 1) for place in range(1100)]
+    refusal = whole({"error": {"message": "no", "type": "invalid_request_error"}}, 400)
+    async with open_upstream(embedding_server()) as upstream, open_gateway(settings_of({"acme": openai_at(upstream)})) as stub:
+        response = await stub.Embed(texts(*inputs), timeout=20)
+        assert firsts(response) == [len(text) for text in inputs]
+        assert (response.usage.input_tokens, response.usage.calls) == (sum(map(len, inputs)), 3)
+        assert sorted(len(received.document["input"]) for received in upstream.received) == [76, 512, 512]
+        upstream.replies[:] = [embedding_server()] * 4 + [refusal]
+        with pytest.raises(ProviderRequestRefused):
+            await stub.Embed(texts(*inputs), timeout=20)
+
+
+@EMBED
+async def test_ollama_embeds_by_its_own_protocol() -> None:
+    answer = whole({"model": "nomic", "embeddings": [[1, 0.5], [2, 0.5]], "prompt_eval_count": 4})
+    async with open_upstream(answer) as upstream:
+        home = {"adapter": "ollama", "base_url": upstream.url}
+        async with open_gateway(settings_of({"acme": home})) as stub:
+            response = await stub.Embed(texts("a", "bb"), timeout=10)
+    assert (firsts(response), response.usage.input_tokens, upstream.received[0].path) == ([1, 2], 4, "/api/embed")
 
 
 @EMBED

@@ -12,10 +12,11 @@ from provider_gateway.adapters.ollama.decode import OllamaReader, OllamaStream, 
 from provider_gateway.adapters.ollama.encode import OllamaEncoder
 from provider_gateway.adapters.wire import Encoded, Wordless
 from provider_gateway.domain.answers import ChatResult
-from provider_gateway.domain.embeddings import MAX_INPUTS, EmbedResult
+from provider_gateway.domain.embeddings import EmbedResult
 from provider_gateway.operations.ports import EmbedCall, ModelCall
 
 CHAT, EMBED = "/api/chat", "/api/embed"
+EMBED_INPUTS = 512
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,8 +61,8 @@ class OllamaWire(Wordless):
 
     @property
     def embed_limit(self) -> int:
-        """As many as a request may have: the server embeds one after another."""
-        return MAX_INPUTS
+        """So many that long vectors, written as decimal numbers, fit into one answer."""
+        return EMBED_INPUTS
 
     def encode_embed(self, call: EmbedCall) -> Encoded:
         """The request for vectors."""

@@ -75,7 +75,8 @@ class Dialect:
     # vLLM counts tokens, at an address beside /v1.
     counts: bool = False
 
-    # Inputs of one embedding call, and their tokens together; 0 where only the gateway's own bound holds.
+    # Inputs of one embedding call, and their tokens together; 0 where only the gateway's own bound holds. Servers that may answer with
+    # numbers instead of base64 get fewer, so that long vectors fit into one answer.
     embed_inputs: int = 2048
     embed_tokens: int = 0
     # Whether inputs may be given as tokens.
@@ -91,7 +92,7 @@ class Dialect:
 
 
 OPENAI = Dialect()
-COMPATIBLE = Dialect("compatible", max_tokens_field="max_tokens", most_stops=0, call_id_longest=0, strict=ANY_SERVER)
+COMPATIBLE = Dialect("compatible", max_tokens_field="max_tokens", most_stops=0, call_id_longest=0, embed_inputs=512, strict=ANY_SERVER)
 
 DIALECTS: Mapping[str, Dialect] = {
     dialect.name: dialect
@@ -121,7 +122,6 @@ DIALECTS: Mapping[str, Dialect] = {
             required_word="any",
             call_id_exactly=9,
             continue_by="prefix",
-            embed_inputs=512,
             embed_tokens=12_000,  # its calls take 16,000, and the estimate may be low
             embeds_tokens=False,
             vectors_base64=False,
