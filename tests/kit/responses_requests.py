@@ -108,12 +108,11 @@ def check_by_the_sdk(body: bytes) -> None:
 
 
 def check_count_by_the_sdk(body: bytes) -> None:
-    """Fails unless the official SDK's types have room for the request that counts."""
+    """Fails unless the official SDK's types have room for a request that counts, which is a part of one that answers."""
     from openai.types.responses.input_token_count_params import InputTokenCountParams
 
-    document = json.loads(body)
-    _walk(TypeAdapter(InputTokenCountParams).validate_python(document))
-    assert set(document) <= set(InputTokenCountParams.__annotations__)
+    check_by_the_sdk(body)
+    assert set(json.loads(body)) <= set(InputTokenCountParams.__annotations__)
 
 
 @functools.cache
