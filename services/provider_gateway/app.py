@@ -95,7 +95,7 @@ def _cached(chats: Chats, settings: ProviderGatewaySettings, routes: Routes, clo
 
 @dataclass(frozen=True, slots=True)
 class _Shared:
-    """What replicas share: `budgets` is None where there are no caps, `check` where there is no database."""
+    """What replicas share: `budgets` is None where there are no caps, `check` where calls do not depend on a database."""
 
     signals: Signals
     spending: Spending
@@ -106,16 +106,18 @@ class _Shared:
 async def _open_shared(settings: ProviderGatewaySettings, world: World, stack: AsyncExitStack) -> _Shared:
     signals: Signals
     bank: Bank
+    check: Callable[[], Awaitable[None]] | None
     signals, bank, check = OwnSignals(world.clock), MemoryBank(world.clock), None
     if settings.database.is_postgres:
         from provider_gateway.adapters.postgres import open_postgres_storage  # asyncpg is loaded where it is used
 
         storage = await stack.enter_async_context(open_postgres_storage(settings.database.url, world))
-        signals, bank, check = storage.signals, storage.bank, storage.check
+        signals, bank = storage.signals, storage.bank
+        check = None if settings.budget_terms.on_storage_failure == "allow" else storage.check
     elif settings.database.sqlite_path is not None:
         raise SettingsInvalid("provider_gateway.database names SQLite, which replicas cannot share; name a PostgreSQL, or memory:")
     if not settings.budgets:
-        return _Shared(signals, Unbounded(), check=check)
+        return _Shared(signals, Unbounded())
     caps = [budget.cap() for budget in settings.budgets]
     budgets = await stack.enter_async_context(keeping(Budgets(caps, bank, world, settings.budget_terms.terms())))
     return _Shared(signals, budgets, budgets, check)

@@ -32,6 +32,7 @@ CASES = (
     "followers",
     "recovery",
     "events",
+    "budgets",
 )
 RESULTS = ROOT / "bench-results.json"
 SCRATCH = ROOT / ".data"  # on the disk of the checkout: a folder in memory would flatter every commit

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import replace
 
 import pytest
 
@@ -18,7 +19,8 @@ from chassis.faults import (
 from chassis.rpc import Call, call_scope
 from kit.budgets import BACKENDS, PRICE, Flight, call, cap, expense, open_budgets
 from provider_gateway.domain.answers import Usage
-from provider_gateway.domain.budgets import Cap, Totals, Unit
+from provider_gateway.domain.budgets import Cap, Totals, Unit, heaviest, weight
+from provider_gateway.domain.models import Price
 from provider_gateway.operations.budgets import Budgets, Terms
 
 pytestmark = pytest.mark.feature("P15")
@@ -93,6 +95,17 @@ async def test_money_counts_by_the_price_and_an_unknown_price_is_refused_or_let_
             await call(budgets, expense(price=None), REAL, flight)
     async with open_budgets(backend, [cap(1, Unit.NANO_USD, unpriced=True)], 1) as [budgets]:
         await call(budgets, expense(price=None), REAL, Flight())
+
+
+def test_the_worst_case_in_money_is_a_prompt_that_is_written_to_the_dearest_cache_and_long() -> None:
+    plain, cached = Price(1000.0, 5000.0), Price(1000.0, 5000.0, 100.0, 1250.0, ((500, Price(2000.0, 7000.0, 200.0, 2500.0)),))
+    assert heaviest(Unit.NANO_USD, 100, 10, plain) == 150_000
+    assert heaviest(Unit.NANO_USD, 100, 10, cached) == 100 * 2000 + 50_000
+    assert heaviest(Unit.NANO_USD, 501, 10, cached) == 501 * 4000 + 70_000
+    own = Usage(input_tokens=100, cost_nano_usd=7, cost_known=True)
+    assert weight(Unit.NANO_USD, own, plain) == 100_000
+    assert weight(Unit.NANO_USD, own, replace(plain, listed=True)) == weight(Unit.NANO_USD, own, None) == 7
+    assert heaviest(Unit.TOKENS, 100, 10, cached) == 110 and heaviest(Unit.REQUESTS, 100, 10, None) == 1
 
 
 @backends

@@ -12,7 +12,8 @@ import yaml
 from behest.chat.v1 import chat_pb2
 from behest.provider.v1 import provider_service_pb2 as pb
 from behest.provider.v1.provider_service_pb2_grpc import ProviderServiceStub
-from chassis.rpc import open_channel, open_server
+from chassis.faults import BudgetExhausted
+from chassis.rpc import Call, call_scope, open_channel, open_server
 from chassis.settings import load
 from chassis.world import World
 from kit.provider_gateway import open_gateway, settings_of, steps_of
@@ -113,3 +114,18 @@ async def test_the_providers_of_responses_are_what_is_shown(tmp_path: Path) -> N
     async with open_gateway(settings) as stub:
         listed = (await stub.ListProviders(pb.ListProvidersRequest(), timeout=10)).providers
     assert {p.name for p in listed if p.adapter == "openai-responses"} == {"openai", "azure", "xai"}
+
+
+async def test_the_budgets_shown_hold(tmp_path: Path) -> None:
+    config = tmp_path / "behest.yaml"
+    config.write_text(shown_with("yaml", "budgets:"))
+    settings = load("provider_gateway", ProviderGatewaySettings, config, {})
+    async with open_gateway(settings) as stub:
+        with call_scope(Call(tenant="trial-7")):
+            for _ in range(3):
+                await stub.Chat(ask("hello"))
+            with pytest.raises(BudgetExhausted, match="the budget try out of tenant trial-7 has 0 of 3 requests left"):
+                await stub.Chat(ask("hello"))
+            listed = (await stub.ListBudgets(pb.ListBudgetsRequest())).budgets
+            assert [(budget.name, budget.used) for budget in listed if budget.name != "team tokens"] == [("daily spend", 0), ("try out", 3)]
+        await stub.Chat(ask("hello"))

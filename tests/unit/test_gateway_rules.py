@@ -232,6 +232,16 @@ def test_what_a_provider_charges_is_truer_than_a_list_and_what_is_configured_tha
     assert priced_usage(Usage(10, 10), Price(1, 1, listed=True)).cost_nano_usd == 20
 
 
+@pytest.mark.feature("P22")
+def test_a_long_prompt_costs_the_price_of_long_prompts_for_all_of_its_tokens() -> None:
+    price = known_price("https://generativelanguage.googleapis.com/v1beta", "gemini-2.5-pro")
+    assert price is not None
+    assert price.of(Usage(input_tokens=200_000, output_tokens=10)) == 200_000 * 1250 + 10 * 10_000
+    assert price.of(Usage(input_tokens=200_001, output_tokens=10)) == 200_001 * 2500 + 10 * 15_000
+    assert price.of(Usage(input_tokens=100_000, cache_read_tokens=100_000)) == 100_000 * 125
+    assert price.of(Usage(input_tokens=300_000, cache_read_tokens=300_000)) == 300_000 * 250
+
+
 def error(**fields: object) -> bytes:
     return json.dumps({"error": fields}).encode()
 

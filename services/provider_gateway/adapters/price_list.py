@@ -23,16 +23,27 @@ def known_price(base_url: str, model: str) -> Price | None:
 def _listed(base_url: str, model: str) -> Price | None:
     from genai_prices import Usage, calc_price
 
-    thousand = 1_000  # little enough to stay below the tiers for long prompts
     try:
-        found = calc_price(Usage(input_tokens=thousand, output_tokens=thousand), model_ref=model, provider_api_url=base_url)
+        found = calc_price(Usage(input_tokens=1), model_ref=model, provider_api_url=base_url)
     except LookupError:
         return None
     prices = found.model_price
-    read, write = _number(getattr(prices, "cache_read_mtok", None)), _number(getattr(prices, "cache_write_mtok", None))
-    return replace(dollars(float(found.input_price) * thousand, float(found.output_price) * thousand, read, write), listed=True)
+    starts = sorted({tier.start for name in _NAMES for tier in getattr(getattr(prices, name, None), "tiers", ())})
+    return replace(_above(prices, 0), longer=tuple((start, _above(prices, start)) for start in starts))
 
 
-def _number(value: Any) -> float | None:
-    """A flat price; None for a missing or tiered one."""
-    return float(value) if isinstance(value, int | float | Decimal) else None
+_NAMES = ("input_mtok", "output_mtok", "cache_read_mtok", "cache_write_mtok")
+
+
+def _above(prices: Any, start: int) -> Price:
+    """The price of calls that read more than so many tokens."""
+    read, written, cache_read, cache_write = (_dollars(getattr(prices, name, None), start) for name in _NAMES)
+    return replace(dollars(read or 0.0, written or 0.0, cache_read, cache_write), listed=True)
+
+
+def _dollars(value: Any, start: int) -> float | None:
+    """US dollars per million tokens; None where there is no such price. Beyond the start of a tier its price holds for all tokens."""
+    if value is None or isinstance(value, int | float | Decimal):
+        return None if value is None else float(value)
+    reached = [tier.price for tier in value.tiers if tier.start <= start]
+    return float(reached[-1] if reached else value.base)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 
 from provider_gateway.domain.answers import Usage
@@ -113,6 +113,8 @@ def weight(unit: Unit, usage: Usage, price: Price | None) -> int:
             return 1
         case Unit.TOKENS:
             return usage.input_tokens + usage.output_tokens
+        case Unit.NANO_USD if usage.cost_known and (price is None or price.listed):
+            return usage.cost_nano_usd  # the provider's own word
         case Unit.NANO_USD:
             return 0 if price is None else price.of(usage)
 
@@ -120,7 +122,9 @@ def weight(unit: Unit, usage: Usage, price: Price | None) -> int:
 def heaviest(unit: Unit, input_tokens: int, output_tokens: int, price: Price | None) -> int:
     """The most that a call weighs which reads and writes so many tokens: whether its prompt is kept in a cache is not known before."""
     plain = Usage(input_tokens=input_tokens, output_tokens=output_tokens)
-    kept = Usage(input_tokens=input_tokens, output_tokens=output_tokens, cache_write_tokens=input_tokens)
+    if price is None or price.cache_write is None:
+        return weight(unit, plain, price)
+    kept = replace(plain, cache_write_tokens=input_tokens, cache_hour_tokens=input_tokens)
     return max(weight(unit, plain, price), weight(unit, kept, price))
 
 

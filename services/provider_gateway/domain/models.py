@@ -35,6 +35,7 @@ class Price:
     """A price in billionths of a US dollar per token; a thousandth of that number is US dollars per million tokens.
 
     One that is `listed` comes from a list of many vendors' prices, and a vendor that tells a call's cost knows it better.
+    `longer` are the prices of calls that read more than so many tokens, the fewest first: such a price holds for all of their tokens.
     """
 
     input: float
@@ -42,9 +43,13 @@ class Price:
     cache_read: float | None = None
     cache_write: float | None = None
     listed: bool = field(default=False, compare=False)
+    longer: tuple[tuple[int, Price], ...] = ()
 
     def of(self, usage: Usage) -> int:
-        """What usage costs; cached tokens cost the input price where no other is known."""
+        """What the usage of one call costs; cached tokens cost the input price where no other is known."""
+        for above, price in reversed(self.longer):
+            if usage.input_tokens > above:
+                return price.of(usage)
         plain = max(0, usage.input_tokens - usage.cache_read_tokens - usage.cache_write_tokens)
         read = self.input if self.cache_read is None else self.cache_read
         write = self.input if self.cache_write is None else self.cache_write

@@ -71,7 +71,7 @@ class Bill:
             return Usage(input_tokens=self.expense.input_tokens, output_tokens=estimated)
         if error is None or self.usage.output_tokens >= estimated:
             return self.usage
-        return replace(self.usage, output_tokens=estimated)
+        return replace(self.usage, output_tokens=estimated, cost_known=False)
 
     def weight(self, cap: Cap, error: BaseException | None) -> int:
         """What the attempt weighs under a cap now that it has ended."""
