@@ -65,7 +65,7 @@ async def test_a_cap_in_tokens_sets_the_worst_case_aside_and_gives_the_rest_back
             await call(budgets[number % replicas], expense(), REAL, flight)
             await budgets[number % replicas].refresh()
         assert flight.spent == 950
-        with pytest.raises(BudgetExhausted, match="has 50 of 1000 tokens left and the call may need 100"):
+        with pytest.raises(BudgetExhausted, match="has 50 tokens of 1000 tokens left and the call may need 100 tokens"):
             await call(budgets[0], expense(), REAL, flight)
         await budgets[0].refresh()
         await call(budgets[-1], expense(10, 40), REAL, flight)
@@ -106,6 +106,13 @@ def test_the_worst_case_in_money_is_a_prompt_that_is_written_to_the_dearest_cach
     assert weight(Unit.NANO_USD, own, plain) == 100_000
     assert weight(Unit.NANO_USD, own, replace(plain, listed=True)) == weight(Unit.NANO_USD, own, None) == 7
     assert heaviest(Unit.TOKENS, 100, 10, cached) == 110 and heaviest(Unit.REQUESTS, 100, 10, None) == 1
+
+
+@backends
+async def test_a_refusal_for_money_speaks_of_dollars(backend: str) -> None:
+    async with open_budgets(backend, [cap(150_000, Unit.NANO_USD)], 1) as [budgets]:
+        with pytest.raises(BudgetExhausted, match=r"has \$0.00015 of \$0.00015 left and the call may need \$0.00019"):
+            await call(budgets, expense(), REAL, Flight())
 
 
 @backends

@@ -13,10 +13,11 @@ from behest.chat.v1 import chat_pb2
 from behest.provider.v1 import provider_pb2
 from behest.provider.v1 import provider_service_pb2 as pb
 from behest.provider.v1.provider_service_pb2_grpc import ProviderServiceStub
-from chassis.faults import BudgetExhausted, PageTokenInvalid, RequestInvalid, SettingsInvalid
+from chassis.faults import BudgetExhausted, PageTokenInvalid, RequestInvalid, SchemaTooOld, SettingsInvalid
 from chassis.rpc import Call, call_scope
 from chassis.settings import load
 from kit.budgets import Flight, call, cap, expense, open_budgets
+from kit.postgres import fresh_database, require_postgres
 from kit.provider_gateway import open_gateway, settings_of
 from provider_gateway.domain.answers import Usage
 from provider_gateway.domain.budgets import Cap, Unit
@@ -74,6 +75,28 @@ async def test_of_200_chats_at_once_a_budget_worth_ten_lets_ten_through_whole_or
         assert refused[0].metadata["budget"] == "few" and refused[0].retry_after is None and not refused[0].retryable
         budget_now = await standing(stub)
         assert (budget_now.used, budget_now.reserved) == (10, 0)
+
+
+async def test_two_gateways_on_one_database_share_a_budget_and_what_they_know_of_it() -> None:
+    require_postgres()
+    budget = {"name": "few", "unit": "requests", "limit": 10, "window": "none"}
+    async with fresh_database("provider_gateway") as url:
+        settings = settings_of({}, budgets=[budget], database=url)
+        async with open_gateway(settings) as one, open_gateway(settings) as two:
+            calls = [(one if number % 2 else two).Chat(asked()) for number in range(200)]
+            ended = await asyncio.gather(*calls, return_exceptions=True)
+            assert sum(isinstance(error, BudgetExhausted) for error in ended) == 190
+            for stub in (one, two, one):  # each tells what it knows when it is asked
+                seen = await standing(stub)
+            assert (seen.used, seen.reserved, seen.limit) == (10, 0, 10)
+
+
+async def test_a_gateway_does_not_start_on_a_database_that_was_not_migrated() -> None:
+    require_postgres()
+    async with fresh_database() as url:
+        with pytest.raises(SchemaTooOld, match="no schema of provider_gateway"):
+            async with open_gateway(settings_of({}, database=url)):
+                pass
 
 
 async def test_a_stream_that_its_reader_leaves_is_booked_with_its_input_and_what_came() -> None:

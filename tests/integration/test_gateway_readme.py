@@ -124,7 +124,7 @@ async def test_the_budgets_shown_hold(tmp_path: Path) -> None:
         with call_scope(Call(tenant="trial-7")):
             for _ in range(3):
                 await stub.Chat(ask("hello"))
-            with pytest.raises(BudgetExhausted, match="the budget try out of tenant trial-7 has 0 of 3 requests left"):
+            with pytest.raises(BudgetExhausted, match="the budget try out of tenant trial-7 has 0 requests of 3 requests left"):
                 await stub.Chat(ask("hello"))
             listed = (await stub.ListBudgets(pb.ListBudgetsRequest())).budgets
             assert [(budget.name, budget.used) for budget in listed if budget.name != "team tokens"] == [("daily spend", 0), ("try out", 3)]

@@ -24,6 +24,7 @@ SETTINGS = f"""
 log: {{level: error}}
 provider_gateway:
   default_model: scripted/test
+  budgets: [{{name: daily spend, unit: usd, limit: 5}}, {{name: calls, unit: requests, limit: 1000000, window: none, per: []}}]
   providers:
     scripted:
       adapter: scripted
@@ -154,6 +155,17 @@ def test_tools_models_and_agents_are_listed(suite: Up) -> None:
     assert {"calculator", "time"} <= {tool["definition"]["name"] for tool in objects(suite.call("tools"))}
     assert any(model["provider"] == "scripted" for model in objects(suite.call("models")))
     assert [agent["name"] for agent in objects(suite.call("agents"))] == ["assistant"]
+
+
+@pytest.mark.feature("P15")
+def test_budgets_are_listed_for_programs_and_for_people(suite: Up) -> None:
+    suite.call("run", "Good morning.")
+    calls, spend = objects(suite.call("budgets"))
+    assert (calls["name"], calls["limit"]) == ("calls", 1000000) and calls["used"] >= 1
+    assert spend["scope"] == {"tenant": "default"} and spend["resets_at"]
+    shown = suite.call("budgets", "--no-json").stdout
+    assert "everybody" in shown and "1000000 requests" in shown and "never" in shown
+    assert "$5.0000" in shown
 
 
 @pytest.mark.feature("X3")

@@ -132,6 +132,8 @@ class Budgets:
         held = self._try(shares)
         if held is not None:
             return held
+        if self._away and self._terms.without_bank:
+            return _holding([(share, self._allowance(share)) for share in shares])
         waiting = _Waiting(shares)
         self._line.append(waiting)
         self._arrival.set()
@@ -298,22 +300,27 @@ def exhausted(cap: Cap, allowance: Allowance, amount: int, now: float) -> Budget
     """The fault that names the cap, whose it is, how much of it is used, and when there is more."""
     bucket, used = allowance.bucket, allowance.totals.granted - allowance.free
     scope = ", ".join(f"{cut} {value}" for cut, value in bucket.scope.items()) or "everybody"
-    unit = cap.unit.name.lower()
+    left, limit, needed = (told(cap.unit, value) for value in (cap.limit - used, cap.limit, amount))
     ends_at = bucket.ends_at
     when = "it does not refill: raise it" if ends_at is None else f"it refills in {max(0, ends_at - now):.0f} s"
-    text = f"the budget {cap.name} of {scope} has {cap.limit - used} of {cap.limit} {unit} left and the call may need {amount}; {when}"
+    text = f"the budget {cap.name} of {scope} has {left} of {limit} left and the call may need {needed}; {when}"
     return BudgetExhausted(
         f"{text}, or ask for less output",
         metadata={
             "budget": cap.name,
             "scope": scope,
-            "unit": unit,
+            "unit": cap.unit.name.lower(),
             "limit": str(cap.limit),
             "used": str(used),
             "needed": str(amount),
         },
         retry_after=None if ends_at is None or amount > cap.limit else max(0.0, ends_at - now),
     )
+
+
+def told(unit: Unit, value: int) -> str:
+    """An amount as people read it."""
+    return f"${value / 1e9:g}" if unit is Unit.NANO_USD else f"{value} {unit.name.lower()}"
 
 
 def _unpriced(cap: Cap, model: str) -> CapabilityMissing:
