@@ -98,7 +98,7 @@ async def test_money_counts_by_the_price_and_an_unknown_price_is_refused_or_let_
 
 
 def test_the_worst_case_in_money_is_a_prompt_that_is_written_to_the_dearest_cache_and_long() -> None:
-    plain, cached = Price(1000.0, 5000.0), Price(1000.0, 5000.0, 100.0, 1250.0, ((500, Price(2000.0, 7000.0, 200.0, 2500.0)),))
+    plain, cached = Price(1000.0, 5000.0), Price(1000.0, 5000.0, 100.0, 1250.0, longer=((500, Price(2000.0, 7000.0, 200.0, 2500.0)),))
     assert heaviest(Unit.NANO_USD, 100, 10, plain) == 150_000
     assert heaviest(Unit.NANO_USD, 100, 10, cached) == 100 * 2000 + 50_000
     assert heaviest(Unit.NANO_USD, 501, 10, cached) == 501 * 4000 + 70_000
