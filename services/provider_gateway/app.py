@@ -14,7 +14,7 @@ from chassis.kafka.settings import NO_KAFKA, KafkaSettings
 from chassis.rpc import App, Methods, default_pipeline
 from chassis.settings import Secret
 from chassis.world import Clock, World
-from provider_gateway.adapters.anthropic import AnthropicWire
+from provider_gateway.adapters.anthropic import AnthropicProvider, AnthropicWire
 from provider_gateway.adapters.call_records import CallPublications, publishing
 from provider_gateway.adapters.gemini import GeminiWire
 from provider_gateway.adapters.http.aiohttp_client import AiohttpClient, HttpOptions
@@ -176,7 +176,8 @@ class _Builder:
             case OllamaSettings():
                 return self._http_provider(name, OllamaWire(name, own.options, own.keep_alive), own, "")
             case AnthropicSettings():
-                return self._http_provider(name, AnthropicWire(name), own, "ANTHROPIC_API_KEY" if own.base_url == ANTHROPIC else "")
+                endpoint = self._endpoint(own, "ANTHROPIC_API_KEY" if own.base_url == ANTHROPIC else "")
+                return AnthropicProvider(name, AnthropicWire(name), endpoint, self.http, self.clock)
             case GeminiSettings():
                 wire = GeminiWire(name, vertex=VERTEX in own.base_url)
                 return self._http_provider(name, wire, own, "GEMINI_API_KEY" if own.base_url == GEMINI else "")
@@ -184,11 +185,13 @@ class _Builder:
                 return ScriptedProvider(name, script_of(own.script, f"provider_gateway.providers.{name}.script"), self.clock)
 
     def _http_provider(self, name: str, wire: Wire, own: AnyHttpProvider, variable: str, base_url: str = "") -> HttpProvider:
+        return HttpProvider(name, wire, self._endpoint(own, variable, base_url), self.http, self.clock)
+
+    def _endpoint(self, own: AnyHttpProvider, variable: str, base_url: str = "") -> Endpoint:
         default = (Secret(f"env:{variable}"),) if variable else ()
         keys = [key.read for key in own.api_keys or ((own.api_key,) if own.api_key else default)]
         headers = {header: value.read for header, value in own.headers.items()}
-        endpoint = Endpoint(base_url or own.base_url, keys[0] if keys else None, headers, own.limits.event_bytes, self.window, keys[1:])
-        return HttpProvider(name, wire, endpoint, self.http, self.clock)
+        return Endpoint(base_url or own.base_url, keys[0] if keys else None, headers, own.limits.event_bytes, self.window, keys[1:])
 
 
 def _server(name: str, own: OpenAiSettings) -> Server:

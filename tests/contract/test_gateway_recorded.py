@@ -16,6 +16,7 @@ from chassis.faults import (
     ProviderResponseInvalid,
     StreamIncomplete,
 )
+from kit.anthropic_types import complaint
 from kit.provider_decoding import check_order, cut, decode_stream, result_of, said
 from kit.provider_recordings import ABSENT, Reading, Recording, read_anthropic, read_gemini, read_openai, read_responses, recordings
 from provider_gateway.adapters.anthropic import AnthropicWire
@@ -204,6 +205,23 @@ def test_an_answer_can_be_sent_back_to_its_provider(recording: Recording) -> Non
         document = json.loads(encoded.body)
         assert document.get("messages") or document.get("contents") or document.get("input")
         assert encoded.warnings == ()
+        if recording.protocol == "anthropic":
+            assert complaint(json.loads(encoded.body)) == ""
+
+
+@pytest.mark.feature("P2")
+@each([r for r in ANTHROPIC if r in ANSWERS and not r.is_stream])
+def test_every_block_of_an_answer_goes_back_in_its_place_as_it_came(recording: Recording) -> None:
+    given = [block for block in json.loads(recording.body)["content"] if block.get("text", "x").strip()]
+    history = (Message(Role.USER, (TextPart("hi"),)), decoded(recording).message)
+    body = json.loads(wire_of(recording).encode(ModelCall(ChatRequest(history), "m"), stream=False).body)
+    sent = body["messages"][1]["content"] if given else []  # a refusal may say nothing
+    assert [_plain(block) for block in sent] == [_plain(block) for block in given]
+
+
+def _plain(block: dict[str, object]) -> dict[str, object]:
+    """The block without what says nothing: empty fields, and that a tool was called by the model itself."""
+    return {key: value for key, value in block.items() if value is not None and value != {"type": "direct"}}
 
 
 @each([r for r in EVERYTHING if r.status != 200])

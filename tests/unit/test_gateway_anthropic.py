@@ -130,7 +130,12 @@ def test_what_the_protocol_has_no_words_for_is_refused_by_path(request_: ChatReq
         (ReasoningEffort.HIGH, "claude-sonnet-4-0", 30_000, {"thinking": {"type": "enabled", "budget_tokens": 15_000}}),
         (ReasoningEffort.LOW, "claude-sonnet-4-5-20250929", 30_000, {"thinking": {"type": "enabled", "budget_tokens": 2048}}),
         (ReasoningEffort.HIGH, "claude-opus-4-6", 30_000, {"thinking": {"type": "adaptive"}, "output_config": {"effort": "high"}}),
-        (ReasoningEffort.MINIMAL, "claude-sonnet-5", 30_000, {"thinking": {"type": "adaptive"}, "output_config": {"effort": "low"}}),
+        (
+            ReasoningEffort.MINIMAL,
+            "claude-sonnet-5",
+            30_000,
+            {"thinking": {"type": "adaptive", "display": "summarized"}, "output_config": {"effort": "low"}},
+        ),
         (ReasoningEffort.HIGH, "claude-sonnet-4-0", 1000, {}),
         (ReasoningEffort.NONE, "claude-opus-4-6", 30_000, {}),
     ],
@@ -143,6 +148,17 @@ def test_effort_is_said_as_the_models_generation_understands_it(
     assert {key: body[key] for key in ("thinking", "output_config") if key in body} == expected
     assert ("temperature" in body) is not bool(expected)
     assert bool(warned(request, model)) is (bool(expected) or limit == 1000)
+
+
+@pytest.mark.feature("P1")
+@pytest.mark.parametrize(
+    ("model", "taken"), [("claude-opus-4-6", True), ("claude-opus-4-7", False), ("claude-sonnet-5", False), ("own", True)]
+)
+def test_models_that_take_no_sampling_are_sent_none_and_the_caller_is_told(model: str, taken: bool) -> None:
+    request = ChatRequest((USER,), sampling=Sampling(temperature=0.5, top_p=0.9))
+    body = body_of(request, model)
+    assert {"temperature", "top_p"} & body.keys() == ({"temperature", "top_p"} if taken else set())
+    assert warned(request, model) == ([] if taken else ["sampling.temperature", "sampling.top_p"])
 
 
 @pytest.mark.feature("P1")

@@ -39,6 +39,21 @@ class Usage:
     cache_hour_tokens: int = 0
 
 
+def summed(one: Usage, other: Usage) -> Usage:
+    """What both consumed together; the cost is known where both are."""
+    return Usage(
+        input_tokens=one.input_tokens + other.input_tokens,
+        output_tokens=one.output_tokens + other.output_tokens,
+        cache_read_tokens=one.cache_read_tokens + other.cache_read_tokens,
+        cache_write_tokens=one.cache_write_tokens + other.cache_write_tokens,
+        reasoning_tokens=one.reasoning_tokens + other.reasoning_tokens,
+        cost_nano_usd=one.cost_nano_usd + other.cost_nano_usd,
+        cost_known=one.cost_known and other.cost_known,
+        calls=one.calls + other.calls,
+        cache_hour_tokens=one.cache_hour_tokens + other.cache_hour_tokens,
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class RequestWarning:
     """What was adapted or harmlessly left out, and of which request field."""

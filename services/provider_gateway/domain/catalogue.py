@@ -21,11 +21,13 @@ def dollars(input_price: float, output_price: float, cache_read: float | None = 
     return Price(input_price * NANO_PER_MILLION, output_price * NANO_PER_MILLION, read, write)
 
 
-def _model(context: int, output: int, price: Price | None, *, reasoning: bool = False, continuing: bool = False) -> ModelTraits:
+def _model(
+    context: int, output: int, price: Price | None, *, reasoning: bool = False, continuing: bool = False, json_schema: bool = True
+) -> ModelTraits:
     capabilities = Capabilities(
         tools=True,
         parallel_tools=True,
-        json_schema=True,
+        json_schema=json_schema,
         vision=True,
         reasoning=reasoning,
         prompt_caching=True,
@@ -76,13 +78,15 @@ BUILT_IN: Mapping[str, Mapping[str, ModelTraits]] = {
         "o4-mini": _model(200_000, 100_000, dollars(1.1, 4.4, 0.275), reasoning=True),
     },
     "anthropic": {
-        "claude-3-haiku": _model(200_000, 4_096, dollars(0.25, 1.25, 0.03, 0.3), continuing=True),
-        "claude-3-5-haiku": _model(200_000, 8_192, dollars(0.8, 4, 0.08, 1), continuing=True),
+        "claude-3-haiku": _model(200_000, 4_096, dollars(0.25, 1.25, 0.03, 0.3), continuing=True, json_schema=False),
+        "claude-3-5-haiku": _model(200_000, 8_192, dollars(0.8, 4, 0.08, 1), continuing=True, json_schema=False),
         "claude-haiku-4-5": _model(200_000, 64_000, dollars(1, 5, 0.1, 1.25), reasoning=True, continuing=True),
-        "claude-sonnet-4": _model(200_000, 64_000, dollars(3, 15, 0.3, 3.75), reasoning=True),
+        "claude-sonnet-4": _model(200_000, 64_000, dollars(3, 15, 0.3, 3.75), reasoning=True, json_schema=False),
         "claude-sonnet-4-5": _model(200_000, 64_000, dollars(3, 15, 0.3, 3.75), reasoning=True, continuing=True),
-        "claude-opus-4": _model(200_000, 32_000, dollars(15, 75, 1.5, 18.75), reasoning=True),
+        "claude-sonnet-4-6": _model(200_000, 64_000, dollars(3, 15, 0.3, 3.75), reasoning=True),
+        "claude-opus-4": _model(200_000, 32_000, dollars(15, 75, 1.5, 18.75), reasoning=True, json_schema=False),
         "claude-opus-4-5": _model(200_000, 64_000, dollars(5, 25, 0.5, 6.25), reasoning=True, continuing=True),
+        "claude-opus-4-6": _model(200_000, 128_000, dollars(5, 25, 0.5, 6.25), reasoning=True),
     },
     "gemini": {  # prices of prompts up to 200,000 tokens; some models cost more beyond
         "gemini-2.0-flash": _model(1_048_576, 8_192, dollars(0.1, 0.4, 0.025)),

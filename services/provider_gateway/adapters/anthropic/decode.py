@@ -8,13 +8,15 @@ from typing import Any
 import msgspec
 
 from chassis.faults import StreamIncomplete
+from provider_gateway.adapters.anthropic.citations import citations
+from provider_gateway.adapters.anthropic.pauses import ORDER
 from provider_gateway.adapters.anthropic.shapes import EVENTS, MESSAGES, RAW_DELTAS, Event, MessageShape, UsageShape
 from provider_gateway.adapters.http.refusals import refusal_in
 from provider_gateway.adapters.http.sse import SseEvent
 from provider_gateway.adapters.wire import RefusedInStream, malformed, opaque
 from provider_gateway.domain.answers import ChatEvent, ChatResult, FinishReason, Usage
 from provider_gateway.domain.assembly import Assembly
-from provider_gateway.domain.chat import OpaquePart, OpaqueState, ReasoningPart
+from provider_gateway.domain.chat import Notes, OpaquePart, OpaqueState, ReasoningPart, TextPart
 
 ADAPTER = "anthropic"
 _FINISH = {
@@ -35,6 +37,7 @@ class AnthropicReader:
         self.answer = Assembly(provider)
         self._kinds: dict[int, str] = {}
         self._citations: dict[int, list[Any]] = {}
+        self._parts_before_calls: list[int] = []
         self._opaque: dict[int, dict[str, Any]] = {}
         self._inputs: dict[int, Any] = {}
         self._pieces: dict[int, list[str]] = {}
@@ -115,7 +118,7 @@ class AnthropicReader:
             case "text":
                 self.answer.flush()
                 if index in self._citations:
-                    self.answer.part(OpaquePart(opaque(ADAPTER, "citations", self._citations.pop(index))))
+                    self._cite(self._citations.pop(index))
             case "thinking":
                 self.answer.reasoning_state(OpaqueState(ADAPTER, "signature", self._signatures.pop(index, "").encode()))
                 self.answer.flush()
@@ -125,9 +128,11 @@ class AnthropicReader:
                 self._close_opaque(index)
 
     def close_all(self) -> None:
-        """Closes the blocks that the provider did not close itself."""
+        """Closes the blocks that the provider did not close itself, and keeps where calls stood that something came after."""
         for index in sorted(self._kinds):
             self.close_block(index)
+        if any(place < self.answer.parts for place in self._parts_before_calls):
+            self._keep(ORDER, self._parts_before_calls)
 
     def _text(self, index: int, block: dict[str, Any]) -> None:
         if block.get("text"):
@@ -135,12 +140,20 @@ class AnthropicReader:
         if block.get("citations"):
             self._citations[index] = list(block["citations"])
 
+    def _cite(self, given: list[Any]) -> None:
+        """What the text rests on goes with it: in the contract's words, and in the provider's, which it wants back."""
+        if not self.answer.parts or not isinstance(self.answer.part_at(self.answer.parts - 1), TextPart):
+            self.answer.part(TextPart(""))
+        state = opaque(ADAPTER, "citations", given)
+        self.answer.note(self.answer.parts - 1, Notes(citations=citations(given), provider_state=(state,)))
+
     def _think(self, index: int, block: dict[str, Any]) -> None:
         self._signatures[index] = str(block.get("signature") or "")
         if block.get("thinking"):
             self.answer.reasoning(str(block["thinking"]))
 
     def _open_call(self, index: int, block: dict[str, Any]) -> None:
+        self._parts_before_calls.append(self.answer.parts)
         self.answer.open_call(index, str(block.get("id") or ""), str(block.get("name") or ""))
         self._inputs[index] = block.get("input")
         caller = block.get("caller")
@@ -240,6 +253,7 @@ def message_result(provider: str, body: bytes) -> ChatResult:
     for index, block in enumerate(blocks):
         reader.open_block(index, block)
         reader.close_block(index)
+    reader.close_all()
     reader.stop(message.stop_reason, message.stop_details)
     return reader.answer.result()
 

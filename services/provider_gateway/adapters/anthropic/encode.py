@@ -11,10 +11,12 @@ import msgspec
 
 from provider_gateway.adapters.anthropic.cache_marks import MOST_MARKS, NO_MARKS, NO_PLAN, mark
 from provider_gateway.adapters.anthropic.call_ids import accepted_id
-from provider_gateway.adapters.anthropic.thinking import Thinking, thinking
+from provider_gateway.adapters.anthropic.pauses import calls_after
+from provider_gateway.adapters.anthropic.thinking import Thinking, takes_sampling, thinking
 from provider_gateway.adapters.wire import adapted_schema, in_order, json_bytes, not_expressible, raw, states
 from provider_gateway.domain.answers import RequestWarning
 from provider_gateway.domain.chat import (
+    NO_NOTES,
     Blob,
     CacheLifetime,
     ChatRequest,
@@ -73,7 +75,7 @@ class AnthropicEncoder:
         if request.tools:
             body["tools"] = [self._tool(place, tool) for place, tool in in_order(request.tools)]
         body |= self._choice(request)
-        body |= self._sampling(request, thinks=bool(thought.fields))
+        body |= self._sampling(call, thinks=bool(thought.fields))
         body |= thought.fields
         body |= self._output(request, thought)
         body |= self._labels(request)
@@ -151,7 +153,7 @@ class AnthropicEncoder:
         for at, part in enumerate(parts):
             block = self._user_part(f"{path}.parts[{at}]", part)
             if block:
-                blocks.append(block)
+                blocks.append(block if part.notes is NO_NOTES else block | own_fields(part))
             if at in marks:
                 self._mark_part(f"{path}.parts[{at}]", blocks, marks[at])
         return blocks
@@ -191,13 +193,17 @@ class AnthropicEncoder:
 
     def _assistant(self, path: str, message: Message, marks: Mapping[int, CacheLifetime]) -> Blocks:
         blocks: Blocks = []
+        calls = [self._call(f"{path}.tool_calls[{at}]", call) for at, call in enumerate(message.tool_calls)]
+        due = list(zip(calls_after(message), calls, strict=True)) if calls else []
         for at, part in enumerate(message.parts):
+            while due and due[0][0] <= at:
+                blocks.append(due.pop(0)[1])
             block = self._assistant_part(f"{path}.parts[{at}]", part, blocks)
             if block:
-                blocks.append(block)
+                blocks.append(block if part.notes is NO_NOTES else block | own_fields(part))
             if at in marks:
                 self._mark_part(f"{path}.parts[{at}]", blocks, marks[at])
-        return blocks + [self._call(f"{path}.tool_calls[{at}]", call) for at, call in enumerate(message.tool_calls)]
+        return blocks + [call for _, call in due]
 
     def _assistant_part(self, path: str, part: Part, before: Blocks) -> Body:
         match part:
@@ -273,15 +279,19 @@ class AnthropicEncoder:
             choice["disable_parallel_tool_use"] = True
         return {"tool_choice": choice}
 
-    def _sampling(self, request: ChatRequest, thinks: bool) -> Body:
-        sampling = request.sampling
-        body: Body = {"top_p": sampling.top_p, "stop_sequences": list(sampling.stop) or None}
+    def _sampling(self, call: ModelCall, thinks: bool) -> Body:
+        sampling = call.request.sampling
+        body: Body = {"stop_sequences": list(sampling.stop) or None}
         if sampling.temperature is not None and sampling.temperature > 1:
             raise not_expressible("sampling.temperature", PROVIDER, "its range is 0 to 1")
-        if thinks and sampling.temperature is not None:
-            self._warn("sampling.temperature", "left out: the model sets it when it thinks")
-        else:
-            body["temperature"] = sampling.temperature
+        for name in ("temperature", "top_p"):
+            value = getattr(sampling, name)
+            if value is not None and not takes_sampling(call.model):
+                self._warn(f"sampling.{name}", f"left out: {call.model} takes none")
+            elif value is not None and thinks and name == "temperature":
+                self._warn("sampling.temperature", "left out: the model sets it when it thinks")
+            else:
+                body[name] = value
         if sampling.seed is not None:
             self._warn("sampling.seed", f"left out: {PROVIDER} takes no seed")
         return {name: value for name, value in body.items() if value is not None}
@@ -310,6 +320,11 @@ class AnthropicEncoder:
 
     def _warn(self, path: str, message: str) -> None:
         self.warnings.append(RequestWarning(path, message))
+
+
+def own_fields(part: Part) -> Body:
+    """The fields of a block that the contract has no words for, as the provider gave them or the caller sets them."""
+    return {state.kind: raw(state.data) for state in part.notes.provider_state if state.provider == PROVIDER}
 
 
 def _leading_systems(messages: tuple[Message, ...]) -> int:

@@ -24,6 +24,7 @@ _EFFORTS: Mapping[ReasoningEffort, str] = {
 }
 _VERSION = re.compile(r"claude-[a-z]+-(\d{1,2})(?:-(\d{1,2}))?(?!\d)")
 _ADAPTIVE_SINCE = (4, 6)  # models from here on decide the budget themselves and take an effort
+_SILENT_SINCE = (4, 7)  # from here on thoughts are told only when asked for, and there is no temperature and no top_p
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,11 +44,17 @@ def thinking(effort: ReasoningEffort, model: str, max_tokens: int, forced_tool: 
     if forced_tool:
         return Thinking({}, {}, max_tokens, "off: the model cannot think when a tool is forced")
     if _version(model) >= _ADAPTIVE_SINCE:
-        return Thinking({"thinking": {"type": "adaptive"}}, {"effort": _EFFORTS[effort]}, max_tokens)
+        told = {"display": "summarized"} if _version(model) >= _SILENT_SINCE else {}
+        return Thinking({"thinking": {"type": "adaptive", **told}}, {"effort": _EFFORTS[effort]}, max_tokens)
     if max_tokens <= MIN_BUDGET:
         return Thinking({}, {}, max_tokens, f"off: it needs max_output_tokens above {MIN_BUDGET}")
     budget = min(_BUDGETS[effort], max(MIN_BUDGET, max_tokens // 2))
     return Thinking({"thinking": {"type": "enabled", "budget_tokens": budget}}, {}, max_tokens)
+
+
+def takes_sampling(model: str) -> bool:
+    """Whether the model takes a temperature and a top_p; the newer ones refuse the whole request."""
+    return _version(model) < _SILENT_SINCE
 
 
 def _version(model: str) -> tuple[int, int]:
