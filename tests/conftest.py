@@ -6,6 +6,7 @@ import os
 from collections.abc import Generator
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from kit.kafka import kafka, kafka_server, private_kafka
 
@@ -13,6 +14,10 @@ __all__ = ["kafka", "kafka_server", "private_kafka"]  # fixtures for every test
 
 Report = pytest.TestReport | pytest.CollectReport
 STRICT = bool(os.environ.get("BEHEST_CI"))
+
+# Whether a property holds does not depend on how busy the machine is.
+settings.register_profile("house", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("house")
 
 
 @pytest.hookimpl(wrapper=True)

@@ -129,3 +129,15 @@ async def test_the_budgets_shown_hold(tmp_path: Path) -> None:
             listed = (await stub.ListBudgets(pb.ListBudgetsRequest())).budgets
             assert [(budget.name, budget.used) for budget in listed if budget.name != "team tokens"] == [("daily spend", 0), ("try out", 3)]
         await stub.Chat(ask("hello"))
+
+
+@pytest.mark.feature("P17")
+async def test_marks_are_set_as_shown() -> None:
+    program: dict[str, Any] = {}
+    exec(shown_with("python", "CacheMark"), program)
+    request = program["request"]
+    assert request.messages[0].parts[0].cache.lifetime == chat_pb2.CacheMark.LIFETIME_ONE_HOUR
+    request.model = "scripted/echo"
+    async with open_gateway(settings_of({})) as gateway:
+        answered = await gateway.Chat(pb.ChatRequest.FromString(request.SerializeToString()))
+    assert answered.result.message.parts[0].text == "May I smoke?"

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 import jsonschema_rs
 import pytest
-from hypothesis import assume, example, given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from provider_gateway.domain import schemas
@@ -136,9 +137,9 @@ _DEFINITIONS = {
 SCHEMAS = _objects(_NODES).map(lambda node: node | _DEFINITIONS)
 
 
-def takes(schema: Any, value: Any) -> bool:
+def judge(schema: Any) -> Callable[[Any], bool]:
     """Whether a schema, in JSON Schema's words or in Gemini's, takes a value."""
-    return bool(jsonschema_rs.validator_for(_plain(schema)).is_valid(value))
+    return jsonschema_rs.validator_for(_plain(schema)).is_valid
 
 
 def _plain(node: Any) -> Any:
@@ -166,18 +167,17 @@ def test_what_a_schema_took_it_takes_and_where_nothing_was_lost_nothing_else(sub
     try:
         found = schemas.adapt(json.dumps(schema).encode(), subset)
     except Inexpressible:
-        assume(False)
         return
-    fresh = json.loads(found.schema)
+    takes, takes_now = judge(schema), judge(json.loads(found.schema))
     exact = not found.loosened and subset not in (GEMINI, GEMINI_OUTPUT)  # those have no word for "nothing else"
     for value in [*values, {}, {"a": 1}, {"a": "bb", "b": 2}, {"c": None}]:
-        took, now = takes(schema, value), takes(fresh, value)
+        took, now = takes(value), takes_now(value)
         if took and (not subset.closed or _says_all(schema)):
             assert now, value
         if now and exact:
             assert took or not isinstance(value, dict), value  # arguments are an object whatever the schema says
     if subset.closed:
-        assert all(takes(schema, value) for value in values if takes(fresh, value)) or found.loosened
+        assert all(takes(value) for value in values if takes_now(value)) or found.loosened
 
 
 @each_subset
@@ -188,7 +188,6 @@ def test_adapting_twice_is_adapting_once(subset: Subset, schema: Any) -> None:
     try:
         once = schemas.adapt(json.dumps(schema).encode(), subset).schema
     except Inexpressible:
-        assume(False)
         return
     again = schemas.adapt(once, subset)
     assert again.schema == once

@@ -163,7 +163,7 @@ def adapted_schema(schema: bytes, subset: Subset, path: str, provider: str, warn
     except Inexpressible as error:
         raise not_expressible(f"{path}{error.path}", provider, error.remedy) from None
     if adapted.loosened:
-        told = f"{provider} does not hold the model to it; the description tells it"
+        told = f"{provider} does not hold the model to it; check what it gives"
         warnings += [RequestWarning(f"{path}{place}", told) for place in adapted.loosened]
     return adapted.schema
 

@@ -193,8 +193,7 @@ class AnthropicEncoder:
 
     def _assistant(self, path: str, message: Message, marks: Mapping[int, CacheLifetime]) -> Blocks:
         blocks: Blocks = []
-        calls = [self._call(f"{path}.tool_calls[{at}]", call) for at, call in enumerate(message.tool_calls)]
-        due = list(zip(calls_after(message), calls, strict=True)) if calls else []
+        due = self._calls(path, message) if message.tool_calls else []
         for at, part in enumerate(message.parts):
             while due and due[0][0] <= at:
                 blocks.append(due.pop(0)[1])
@@ -203,7 +202,12 @@ class AnthropicEncoder:
                 blocks.append(block if part.notes is NO_NOTES else block | own_fields(part))
             if at in marks:
                 self._mark_part(f"{path}.parts[{at}]", blocks, marks[at])
-        return blocks + [call for _, call in due]
+        return blocks + [call for _, call in due] if due else blocks
+
+    def _calls(self, path: str, message: Message) -> list[tuple[int, Body]]:
+        """Each call with the number of parts before it."""
+        calls = [self._call(f"{path}.tool_calls[{at}]", call) for at, call in enumerate(message.tool_calls)]
+        return list(zip(calls_after(message), calls, strict=True))
 
     def _assistant_part(self, path: str, part: Part, before: Blocks) -> Body:
         match part:
@@ -313,7 +317,7 @@ class AnthropicEncoder:
             self._warn("metadata", f"{', '.join(kept)} stay in behest's records; only user_id is sent to {PROVIDER}")
         if "user_id" in request.metadata:
             body["metadata"] = {"user_id": request.metadata["user_id"]}
-        containers = [data for message in request.messages for data in states(message, PROVIDER, "container")]
+        containers = [data for m in request.messages if m.provider_state for data in states(m, PROVIDER, "container")]
         if containers:
             body["container"] = msgspec.json.decode(containers[-1])["id"]
         return body

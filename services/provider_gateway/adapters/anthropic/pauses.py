@@ -56,7 +56,7 @@ def following(first: ChatResult, batch: Sequence[ChatEvent]) -> list[ChatEvent]:
 
 def calls_after(message: Message) -> list[int]:
     """For each call of the message how many of its parts stand before it."""
-    kept = states(message, PROVIDER, ORDER)
+    kept = states(message, PROVIDER, ORDER) if message.provider_state else None
     places = msgspec.json.decode(kept[-1], type=list[int]) if kept else []
     if len(places) != len(message.tool_calls):  # somebody changed the calls
         return [len(message.parts)] * len(message.tool_calls)

@@ -23,7 +23,7 @@ ANNOTATIONS = words(
 """Keywords that allow and forbid nothing."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)  # each is itself alone, which makes it quick to look up what was adapted to it
 class Subset:
     """A provider's part of JSON Schema.
 
