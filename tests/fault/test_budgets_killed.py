@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
+import structlog
 
 from chassis.faults import BudgetExhausted, StorageUnavailable
 from chassis.postgres import patience
@@ -152,3 +153,19 @@ async def test_without_the_database_a_replica_goes_by_what_it_knows_and_tells_it
             server.start()
             while not two.signals.cooling("acme/small"):
                 await asyncio.sleep(0.01)
+
+
+async def test_an_idle_gateway_says_once_that_budgets_cannot_be_kept_and_once_that_they_are_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    require_postgres()
+    monkeypatch.setattr("chassis.postgres.writing.PATIENCE_SECONDS", 0.1)
+    with private_server() as server, structlog.testing.capture_logs() as logs:
+        url = await server.database("provider_gateway")
+        async with replica(url) as (_, budgets):
+            server.kill()
+            for _ in range(3):
+                await budgets._tend()
+                await budgets._round(is_look=True)
+            server.start()
+            await budgets._tend()
+    told = [line["event"] for line in logs if line["event"].startswith("budgets")]
+    assert told == ["budgets cannot be kept; calls under a budget are refused", "budgets are kept again"]

@@ -66,7 +66,7 @@ class Budgets:
         self._leaving: list[Claim] = []
         self._line: deque[_Waiting] = deque()
         self._arrival, self._asking = asyncio.Event(), asyncio.Lock()
-        self._has_report = False  # that something is to be reported before the next look
+        self._reports: set[Bucket] = set()  # what is to be told of before the next look
         self._away = False
 
     @asynccontextmanager
@@ -92,7 +92,7 @@ class Budgets:
             is_look = self._world.clock.monotonic() >= next_look
             if is_look:
                 looks, next_look = looks + 1, self._world.clock.monotonic() + LOOK_SECONDS
-            await self._round(is_look or self._has_report, is_look=is_look)
+            await self._round(is_look)
             if is_look and looks % TEND_LOOKS == 0:
                 await self._tend()
 
@@ -160,8 +160,8 @@ class Budgets:
 
     def _report(self, allowances: Iterable[Allowance]) -> None:
         """Near a cap others may wait for what a call did not need."""
-        if self._bank.shared and any(allowance.near for allowance in allowances):
-            self._has_report = True
+        if self._bank.shared and (near := [allowance.bucket for allowance in allowances if allowance.near]):
+            self._reports.update(near)
             self._arrival.set()
 
     async def _wait_until(self, moment: float) -> None:
@@ -170,14 +170,13 @@ class Budgets:
                 await self._arrival.wait()
         self._arrival.clear()
 
-    async def _round(self, all_news: bool, *, is_look: bool) -> None:
+    async def _round(self, is_look: bool) -> None:
         """One question for all that wait, and their answers."""
-        self._has_report = False
         line, self._line = [waiting for waiting in self._line if not waiting.future.done()], deque()
         if is_look:
             self._look()
         try:
-            await self._ask(line, all_news=all_news)
+            asked = await self._ask(line, all_news=is_look)
         except Exception as error:  # noqa: BLE001 — whoever waits must hear of it, and the next round must come
             self._do_without(line, _fault_of(error))
             await self._world.clock.sleep(PAUSE_SECONDS)
@@ -185,7 +184,8 @@ class Budgets:
         except BaseException:
             self._line.extendleft(reversed(line))
             raise
-        self._tell(away=False)
+        if asked:
+            self._tell(away=False)
         self._serve(line)
 
     def _look(self) -> None:
@@ -209,18 +209,22 @@ class Budgets:
             for share in waiting.shares:
                 wanted[share.bucket] += share.amount
                 self._allowance(share)
+        reports, self._reports = self._reports, set()
+        looked_at = list(self._allowances) if all_news else [bucket for bucket in {*wanted, *reports} if bucket in self._allowances]
+        found = [self._allowances[bucket] for bucket in looked_at]
         return [
-            (allowance, allowance.claim(wanted[bucket], whole=whole))
-            for bucket, allowance in self._allowances.items()
-            if bucket in wanted or (all_news and allowance.has_news(whole=whole))
+            (allowance, allowance.claim(wanted[allowance.bucket], whole=whole))
+            for allowance in found
+            if allowance.bucket in wanted or allowance.has_news(whole=whole)
         ]
 
-    async def _ask(self, line: Iterable[_Waiting] = (), *, all_news: bool) -> None:
-        """One question at a time, so that answers come in the order of what they answer."""
+    async def _ask(self, line: Iterable[_Waiting] = (), *, all_news: bool) -> bool:
+        """One question at a time, so that answers come in the order of what they answer; False when there was nothing to ask."""
         async with self._asking:
             claims, leaving = self._claims(line, all_news=all_news), list(self._leaving)
             if claims or leaving:
                 await self._settle(claims, leaving)
+            return bool(claims or leaving)
 
     async def _settle(self, claims: Sequence[tuple[Allowance, Claim]], leaving: Sequence[Claim]) -> None:
         grants = await self._bank.settle([*leaving, *(claim for _, claim in claims)])
@@ -267,6 +271,8 @@ class Budgets:
             await self._bank.tend()
         except Fault as fault:
             self._tell(away=True, problem=fault.message)
+        else:
+            self._tell(away=False)
 
     def _exhausted(self, shares: Iterable[_Share]) -> BudgetExhausted:
         short = next(share for share in shares if self._allowance(share).free < share.amount)
