@@ -277,6 +277,7 @@ WHO = Refused("acme", "m-1", "sk-secret-key-1234")
         (500, error(message="oops", type="server_error"), ProviderUnavailable),
         (502, b"<html>Bad Gateway</html>", ProviderUnavailable),
         (503, b'"overloaded"', ProviderUnavailable),
+        (501, error(message="This server does not support embeddings", type="not_supported_error"), ProviderRequestRefused),
         (504, b"", ProviderTimeout),
         (529, error(message="Overloaded", type="overloaded_error"), ProviderUnavailable),
         (302, b"", ProviderResponseInvalid),

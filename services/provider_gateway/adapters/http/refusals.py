@@ -128,6 +128,7 @@ _BY_STATUS: Mapping[int, Meaning] = {
     409: _BUSY,
     425: _BUSY,
     429: _RATE,
+    501: _REQUEST,  # what a server cannot do at all, it cannot do later either
     504: _SLOW,
 }
 _BY_WORD: tuple[tuple[str, Meaning], ...] = (

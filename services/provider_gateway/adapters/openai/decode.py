@@ -199,8 +199,10 @@ class OpenAiReader:
         return f"call_{hashlib.sha256(answer.encode()).hexdigest()[:16]}_{self._count}" if answer else ""
 
     def _key(self, piece: Call) -> object:
-        """Which call a piece belongs to: by index, but a new call begins with another id and a name, or with another whole call
-        although nothing tells them apart, even where the server reuses the index."""
+        """Which call a piece belongs to: by index, but some servers reuse it or have none.
+
+        Then another id with a name begins a call, and without ids another tool's name, or a whole call after a complete one.
+        """
         named = piece.function is not None and bool(piece.function.name)
         if piece.index is None:
             last = self._last_key

@@ -44,7 +44,7 @@ class Dialect:
     required_word: str = "required"
     # Ollama does not look at tool_choice: a forced call would silently be none.
     hears_tool_choice: bool = True
-    # llama.cpp refuses a choice by name; showing it that tool alone and demanding a call means the same.
+    # llama.cpp takes a choice by name for none at all; showing it that tool alone and demanding a call means what was meant.
     names_tool: bool = True
     # Where the server does not know parallel_tool_calls, it decides itself.
     parallel_field: bool = True
