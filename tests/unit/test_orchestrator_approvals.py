@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -29,7 +30,7 @@ from orchestrator.domain import events as e
 from orchestrator.domain.approvals import Approval, Decision, Standing, Vote, permission_of
 from orchestrator.domain.deciding import Approvals, Resolve, resolve
 from orchestrator.domain.run import IllegalEvent, Phase, Recorded, Run, evolve, fold
-from orchestrator.domain.values import Action, CallId, CallStatus, Permission, RunId, SessionId, ToolCall
+from orchestrator.domain.values import Action, CallId, CallStatus, MessageId, Permission, RunId, SessionId, ToolCall
 from orchestrator.operations.approvals import ApprovalDesk
 from orchestrator.operations.ports import NOWHERE, RunPage, RunQuery, Terms
 from orchestrator.wire import event_from_proto, event_to_proto
@@ -478,3 +479,50 @@ def resolve_time(approvals: Approvals) -> float:
 def test_events_of_approvals_come_back_from_the_wire_as_they_went(event: e.Event) -> None:
     recorded = Recorded(3, 1000.0, event)
     assert event_from_proto(event_to_proto(recorded)) == recorded
+
+
+DEEDS = st.one_of(
+    st.tuples(st.just("vote"), st.sampled_from([WORK, LOOK, "run/2/call_0", ""]), st.sampled_from(list(Decision)), st.sampled_from("ab")),
+    st.tuples(st.just("say")),
+    st.tuples(st.just("wait"), st.sampled_from([1.0, 30.0, 61.0])),
+    st.tuples(st.just("drive")),
+    st.tuples(st.just("cancel")),
+)
+
+
+@pytest.mark.feature("A3")
+@pytest.mark.feature("R12")
+@given(deeds=st.lists(DEEDS, max_size=14), needed=st.integers(1, 2))
+@settings(max_examples=150, deadline=None)
+def test_whatever_happens_in_whatever_order_only_approved_calls_run_each_once_and_the_run_ends_once(
+    deeds: list[tuple[Any, ...]], needed: int
+) -> None:
+    asyncio.run(_happens(deeds, needed))
+
+
+async def _happens(deeds: list[tuple[Any, ...]], needed: int) -> None:
+    rule = agent_pb2.Permission(tool="*", action=ASK, approvals_needed=needed, expires_ms=MINUTE)
+    bench = Bench([*SCRIPT[:1], [("work", {"n": 3})], "done"], agent=asking(rule))
+    epoch, said = 1, iter(Bench(["x"]).journal.messages)
+    for deed in [("drive",), *deeds, *([("drive",), ("wait", 61.0)] * 8)]:
+        if isinstance(bench.journal.log[-1].event, e.Terminal):
+            break
+        match deed:
+            case ("vote", approval_id, decision, who):
+                decide(bench, decision, approval_id, who)
+            case ("say",) if entry := next(said, None):
+                bench.journal.command(e.InputReceived(replace(entry, id=MessageId("said")), interrupt=False))
+            case ("wait", seconds):
+                bench.clock.time += seconds
+            case ("cancel",):
+                bench.journal.command(e.CancelRequested("enough"))
+            case ("drive",):
+                await bench.run(epoch)
+                epoch += 1
+    approvals = Approvals()
+    approvals.take(bench.journal.log)
+    approved = {asked.approval.id for asked in approvals.all() if asked.approval.standing is Standing.APPROVED}
+    assert len(bench.tools.effects) == len(set(bench.tools.effects)) and set(bench.tools.effects) <= approved
+    ends = [recorded.event for recorded in bench.journal.log if isinstance(recorded.event, e.Terminal)]
+    assert ends == [bench.journal.log[-1].event] and unanswered(bench.journal.messages) == []
+    assert isinstance(ends[0], e.RunCancelled) or set(bench.tools.effects) == approved
