@@ -14,9 +14,14 @@ from provider_gateway.domain.models import Price
 
 def known_price(base_url: str, model: str) -> Price | None:
     """The list's price of a model at its vendor's own address; None where the list is not installed or does not have it."""
-    if not base_url or importlib.util.find_spec("genai_prices") is None:
+    if not base_url.startswith("https://") or not _installed():  # no vendor does without TLS: for other servers the list stays unread
         return None
     return _listed(base_url, model)
+
+
+@functools.cache
+def _installed() -> bool:
+    return importlib.util.find_spec("genai_prices") is not None
 
 
 @functools.lru_cache(maxsize=512)
