@@ -79,10 +79,10 @@ async def open_app(settings: ProviderGatewaySettings, world: World, kafka: Kafka
         manners = Manners(settings.retries.policy(), random.random)
         recorder = await _open_recorder(kafka, world, stack) if kafka.on else SILENCE
         methods = Methods(NAME, default_pipeline())
-        attempts = Attempts(health, manners, world.clock, shared.spending)
+        attempts, uncapped = Attempts(health, manners, world.clock, shared.spending), Attempts(health, manners, world.clock)
         chats, embeddings = Chats(routes, attempts, recorder), Embeddings(routes, attempts, recorder)
         servicer = ProviderServicer(
-            _cached(chats, settings, routes, world.clock), embeddings, TokenCounts(routes, attempts), routes, BudgetList(shared.budgets)
+            _cached(chats, settings, routes, world.clock), embeddings, TokenCounts(routes, uncapped), routes, BudgetList(shared.budgets)
         )
         provider_service_pb2_grpc.add_ProviderServiceServicer_to_server(servicer, methods.server())
         yield App(NAME, methods, ready=_readiness(settings, routes, shared.check))

@@ -13,6 +13,7 @@ from behest.provider.v1 import provider_pb2
 from behest.provider.v1 import provider_service_pb2 as pb
 from behest.provider.v1.provider_service_pb2_grpc import ProviderServiceStub
 from chassis.faults import (
+    BudgetExhausted,
     CapabilityMissing,
     Fault,
     ProviderBusy,
@@ -152,9 +153,9 @@ async def test_a_stream_that_is_cut_is_gone_on_with_where_that_is_wished_and_the
 async def test_a_stream_that_drips_is_a_timeout_before_it_is_idle() -> None:
     limits = {"limits": {"minimum_rate": 100_000, "rate_window_seconds": 0.2, "idle_seconds": 30}}
     drip = stream(*[chunk("x")] * 10_000, gap=0.01)
-    async with open_two([drip], [GOOD_STREAM], provider=limits) as (stub, one, _):
+    async with open_two([drip], [GOOD_STREAM], provider=limits) as (stub, _, __):
         steps, fault = await heard(stub, "one/m")
-        await asyncio.wait_for(one.received[0].gone.wait(), 5)
+        assert (await health(stub))["one"].in_flight == 0
     assert isinstance(fault, ProviderTimeout)
     assert (fault.metadata["limit"], fault.retryable) == ("minimum_rate", True)
     assert set(text_of(steps)) == {"x"}
@@ -186,6 +187,19 @@ async def test_a_provider_that_has_all_it_takes_is_busy_with_a_time_to_come_back
         assert (found["one"].in_flight, found["one"].concurrency_limit) == (1, 1)
         holder.cancel()
         await asyncio.wait([holder])
+
+
+@pytest.mark.feature("P15")
+async def test_counting_tokens_uses_up_no_budget_and_a_used_up_budget_of_one_model_leaves_the_other() -> None:
+    budgets = [{"name": "calls", "unit": "requests", "limit": 1, "window": "none", "models": ["one/*"]}]
+    async with open_two([GOOD], [GOOD], provider={"dialect": "compatible"}, budgets=budgets) as (stub, _, __):
+        for _ in range(3):
+            counted = await stub.CountTokens(pb.CountTokensRequest(request=ask("hi", "any")), timeout=10)
+            assert counted.input_tokens > 0
+        answers = [(await stub.Chat(ask("hi", "any"), timeout=10)).result.provider for _ in range(3)]
+        with pytest.raises(BudgetExhausted):
+            await stub.Chat(ask("hi", "one/m"), timeout=10)
+    assert answers == ["one", "two", "two"]
 
 
 @pytest.mark.feature("P10")

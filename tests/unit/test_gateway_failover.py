@@ -20,6 +20,7 @@ from chassis.faults import (
     ProviderCredentialsRefused,
     ProviderRateLimited,
     ProviderRequestRefused,
+    ProviderTimeout,
     ProviderUnavailable,
     StreamIncomplete,
 )
@@ -30,6 +31,7 @@ from provider_gateway.domain.chat import ToolDefinition
 from provider_gateway.domain.concurrency import ConcurrencyPolicy
 from provider_gateway.domain.models import Capabilities, ModelTraits
 from provider_gateway.domain.routing import Alias, Choice
+from provider_gateway.operations.limits import TimeLimits
 from provider_gateway.operations.retries import RetryPolicy
 
 Batches = AsyncGenerator[Sequence[ChatEvent], None]
@@ -276,3 +278,106 @@ async def test_only_a_bounded_number_of_targets_is_remembered() -> None:
     for number in range(50):
         await chats.complete(replace(REQUEST, model=f"double/m{number}"), None)
     assert len(bench.health.statuses("double")) <= 8
+
+
+@pytest.mark.feature("P13")
+@pytest.mark.feature("P14")
+async def test_a_target_that_hangs_until_the_whole_call_is_over_is_sick_and_one_whose_caller_leaves_is_not() -> None:
+    async def play(number: int) -> Batches:
+        await asyncio.Event().wait()
+        yield []
+
+    bench = Bench(Double(play), limits=TimeLimits(call=0.01), circuit=CircuitPolicy(least_calls=2))
+    chats = bench.chats()
+    for _ in range(3):
+        calling = asyncio.create_task(chats.complete(REQUEST, None))
+        await asyncio.sleep(0)
+        calling.cancel()
+        await asyncio.wait([calling])
+    for _ in range(2):
+        with pytest.raises(ProviderTimeout):
+            await chats.complete(REQUEST, None)
+    with pytest.raises(ProviderUnavailable) as caught:
+        await chats.complete(REQUEST, None)
+    assert caught.value.metadata["circuit"] == "open"
+    assert len(bench.provider.calls) == 5
+
+
+@pytest.mark.feature("P14")
+async def test_those_who_gave_up_waiting_are_not_in_the_way_of_others() -> None:
+    gate = asyncio.Event()
+
+    async def play(number: int) -> Batches:
+        await gate.wait()
+        yield finish("x")
+
+    bench = Bench(Double(play), concurrency=ConcurrencyPolicy(most=1, queue=1, queue_seconds=60))
+    chats = bench.chats()
+    holder = asyncio.create_task(chats.complete(REQUEST, None))
+    while not bench.provider.calls:
+        await asyncio.sleep(0)
+    for _ in range(3):
+        waiting = asyncio.create_task(chats.complete(REQUEST, None))
+        await asyncio.sleep(0)
+        waiting.cancel()
+        await asyncio.wait([waiting])
+    last = asyncio.create_task(chats.complete(REQUEST, None))
+    await asyncio.sleep(0)
+    gate.set()
+    assert (await last).message.text() == "x"
+    assert (await holder).message.text() == "x"
+
+
+@pytest.mark.feature("P14")
+@pytest.mark.feature("P16")
+async def test_a_place_that_comes_to_one_who_leaves_at_that_moment_is_passed_on() -> None:
+    bench = Bench(well("double"), concurrency=ConcurrencyPolicy(most=1))
+    first = await bench.health.enter("double/m")
+    second = asyncio.create_task(bench.health.enter("double/m"))
+    await asyncio.sleep(0)
+    first.answered()
+    second.cancel()
+    await asyncio.wait([second])
+    assert [status.in_flight for status in bench.health.statuses("double")] == [0]
+    assert (await bench.chats().complete(replace(REQUEST, model="double/m"), None)).message.text() == "from double"
+
+
+@pytest.mark.feature("P14")
+async def test_a_probe_whose_caller_leaves_is_made_by_the_next_call() -> None:
+    async def play(number: int) -> Batches:
+        if number < 2:
+            raise ProviderUnavailable("x")
+        if number == 2:
+            await asyncio.Event().wait()
+        async for batch in saying("again"):
+            yield batch
+
+    bench = Bench(Double(play), circuit=CircuitPolicy(least_calls=2, first_pause=5), policy=RetryPolicy(attempts=1))
+    chats = bench.chats()
+    for _ in range(2):
+        with pytest.raises(ProviderUnavailable):
+            await chats.complete(REQUEST, None)
+    bench.clock.time += 5
+    probe = asyncio.create_task(chats.complete(REQUEST, None))
+    while len(bench.provider.calls) < 3:
+        await asyncio.sleep(0)
+    probe.cancel()
+    await asyncio.wait([probe])
+    assert (await chats.complete(REQUEST, None)).message.text() == "again"
+
+
+@pytest.mark.feature("P14")
+async def test_a_probe_that_is_refused_shows_that_the_target_is_there() -> None:
+    async def play(number: int) -> Batches:
+        raise ProviderUnavailable("x") if number < 2 else ProviderRequestRefused("no")
+        yield []
+
+    bench = Bench(Double(play), circuit=CircuitPolicy(least_calls=2, first_pause=5), policy=RetryPolicy(attempts=1))
+    chats = bench.chats()
+    for _ in range(2):
+        with pytest.raises(ProviderUnavailable):
+            await chats.complete(REQUEST, None)
+    bench.clock.time += 5
+    for _ in range(2):
+        with pytest.raises(ProviderRequestRefused):
+            await chats.complete(REQUEST, None)

@@ -15,6 +15,8 @@ from hypothesis import strategies as st
 from chassis.faults import Fault, ProviderRequestRefused, ProviderUnavailable, StreamIncomplete
 from kit.provider_double import ANY, REQUEST, STARTED, Bench, Double, events_of, finish
 from provider_gateway.domain.answers import ChatEvent, Finished, Started, TextDelta, Usage
+from provider_gateway.domain.chat import Sampling
+from provider_gateway.domain.models import Capabilities, ModelTraits
 from provider_gateway.domain.routing import Alias, Choice, Hedge
 from provider_gateway.operations.retries import RetryPolicy
 from provider_gateway.operations.spending import Expense, Reservation
@@ -233,6 +235,27 @@ async def test_each_failed_attempt_is_settled_before_the_next_begins() -> None:
     with pytest.raises(ProviderUnavailable):
         await Bench(double, spending=ledger).chats().complete(REQUEST, None)
     assert (ledger.open, [end for _, _, end in ledger.ends]) == (0, ["ProviderUnavailable"] * 3)
+
+
+@pytest.mark.feature("P15")
+async def test_a_piece_that_goes_on_is_reserved_with_what_it_goes_on_with_as_input() -> None:
+    reserved: list[tuple[str, int, int | None]] = []
+
+    class Noting(Ledger):
+        def reserve(self, expense: Expense) -> Any:
+            reserved.append((expense.provider, expense.input_tokens, expense.output_tokens))
+            return super().reserve(expense)
+
+    async def cut(number: int) -> Batches:
+        yield [STARTED, TextDelta("x" * 400)]
+        raise StreamIncomplete("cut")
+
+    able = ModelTraits(Capabilities(continuing=True))
+    alias = Alias((Choice("a/m"), Choice("b/m", tier=2)), continues=True)
+    two = Bench(Double(cut, "a"), others=[slow("b", opened())], alias=alias, traits=able, others_traits={"b": able}, spending=Noting())
+    await events_of(two.chats(), request=replace(ANY, sampling=Sampling(max_output_tokens=1000)))
+    (_, input_first, output_first), (_, input_second, output_second) = reserved
+    assert (input_second - input_first, output_first, output_second) == (100 + 4, 1000, 900)
 
 
 @pytest.mark.feature("P14")

@@ -191,6 +191,22 @@ async def test_a_stream_that_drips_is_a_timeout_that_names_the_limit() -> None:
 
 
 @pytest.mark.feature("P13")
+async def test_a_slow_reader_makes_no_stream_drip() -> None:
+    async def play(number: int) -> Batches:
+        yield [STARTED]
+        for place in range(FULL * 4):
+            yield [ToolCallDelta(place, "x")]
+        yield finish("")
+
+    bench = Bench(Double(play), limits=TimeLimits(rate=8_000, rate_window=0.05))
+    seen = 0
+    async for batch in bench.chats().stream(REQUEST, None):
+        seen += len(batch)
+        await asyncio.sleep(0.3)
+    assert seen == FULL * 4 + 3
+
+
+@pytest.mark.feature("P13")
 async def test_a_whole_call_is_bounded_with_its_retries() -> None:
     async def play(number: int) -> Batches:
         await asyncio.Event().wait()

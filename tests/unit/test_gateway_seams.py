@@ -248,6 +248,19 @@ async def test_citations_move_with_the_text_that_they_are_of() -> None:
     assert part.text[citation.start : citation.end] == "and"
 
 
+@pytest.mark.feature("P12")
+async def test_a_fault_after_the_end_of_the_answer_is_gone_on_with_by_nobody() -> None:
+    async def play(number: int) -> Batches:
+        yield [Started("a", "m", "r"), TextDelta(SPEECH)]
+        yield finish(SPEECH)
+        raise StreamIncomplete("late")
+
+    b = speaker("b")
+    events, fault = await heard(bench(Double(play, "a"), b))
+    assert isinstance(fault, StreamIncomplete)
+    assert (text_of(events), b.calls) == (SPEECH, [])
+
+
 faults = st.sampled_from(
     [StreamIncomplete, ProviderUnavailable, ProviderTimeout, ProviderRateLimited, ProviderRequestRefused, ProviderCredentialsRefused]
 )

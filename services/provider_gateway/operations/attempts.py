@@ -59,7 +59,7 @@ class Attempts:
 
     def __init__(self, health: Health, manners: Manners, clock: Clock, spending: Spending = UNBOUNDED) -> None:
         self._health, self._manners, self._clock, self._spending = health, manners, clock, spending
-        self.counted = not isinstance(spending, Unbounded)
+        self._counted = not isinstance(spending, Unbounded)
 
     def course(self, targets: Sequence[A], deadline: float | None) -> Course[A]:
         """The way of one call over its targets. `deadline` is a monotonic moment."""
@@ -87,7 +87,7 @@ class Attempts:
         """One attempt; raises its fault only where nobody is to be asked after it."""
         attempt = call.attempt
         try:
-            if self.counted:
+            if self._counted:  # what attempts may cost is looked at only where somebody counts
                 async with self._spending.reserve(attempt.expense(target)) as reservation:
                     result = await attempt.ask(target, place, reservation)
             else:

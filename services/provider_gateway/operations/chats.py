@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 
 from provider_gateway.domain.admission import admit
 from provider_gateway.domain.answers import ChatEvent, ChatResult
@@ -14,6 +15,7 @@ from provider_gateway.operations.attempts import Attempt, Attempts, Call
 from provider_gateway.operations.buffer import EventBuffer
 from provider_gateway.operations.health import Place
 from provider_gateway.operations.limits import whole_call
+from provider_gateway.operations.ports import ModelCall
 from provider_gateway.operations.pricing import priced
 from provider_gateway.operations.recording import SILENCE, Record, Recorder
 from provider_gateway.operations.relay import Relay
@@ -27,7 +29,6 @@ class Chats:
 
     def __init__(self, routes: Routes, attempts: Attempts, recorder: Recorder = SILENCE) -> None:
         self._routes, self._attempts, self._recorder = routes, attempts, recorder
-        self._whole = Attempt(self._expense, _completed)
 
     async def complete(self, request: ChatRequest, deadline: float | None) -> ChatResult:
         """The whole answer. `deadline` is a monotonic moment; cancelling closes the upstream request."""
@@ -36,7 +37,7 @@ class Chats:
         with self._recorder.recording(request, route.first, streamed=False) as record:
             async with whole_call(route.first.access.provider.name, route.first.access.limits) as bound:
                 course = self._attempts.course(route.targets, deadline)
-                result = await self._attempts.made(Call(self._whole, course, record, bound, route.hedge))
+                result = await self._attempts.made(Call(_WHOLE, course, record, bound, route.hedge))
                 record.answered(result)
                 return result
 
@@ -61,24 +62,36 @@ class Chats:
             with recording as record:
                 async with whole_call(route.first.access.provider.name, route.first.access.limits) as bound:
                     course = self._attempts.course(route.targets, deadline)
-                    relay = Relay(buffer, record, course, Seams(route.first.call.request) if route.continues else None)
-                    await self._attempts.made(Call(Attempt(self._expense, relay.once), course, record, bound, route.hedge))
+                    seams = Seams(route.first.call.request) if route.continues else None
+                    attempt = Attempt(_Streamed(seams).expense, Relay(buffer, record, course, seams).once)
+                    await self._attempts.made(Call(attempt, course, record, bound, route.hedge))
         except Exception as error:  # noqa: BLE001 — the reader raises it
             buffer.end(error)
         else:
             buffer.end()
 
-    def _expense(self, target: Target) -> Expense:
-        """What an attempt may cost at most; its input is looked at only where somebody counts."""
-        call = target.call
-        return Expense(
-            provider=target.access.provider.name,
-            model=call.model,
-            budget_key=call.request.budget_key,
-            input_tokens=estimate_input(call.request) if self._attempts.counted else 0,
-            output_tokens=call.request.sampling.max_output_tokens or call.max_output_tokens or None,
-            price=target.traits.price,
-        )
+
+def _expense(target: Target, call: ModelCall) -> Expense:
+    """What an attempt may cost at most."""
+    return Expense(
+        provider=target.access.provider.name,
+        model=call.model,
+        budget_key=call.request.budget_key,
+        input_tokens=estimate_input(call.request),
+        output_tokens=call.request.sampling.max_output_tokens or call.max_output_tokens or None,
+        price=target.traits.price,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Streamed:
+    """What attempts at a stream cost, of which one may go on with what others have delivered."""
+
+    seams: Seams | None
+
+    def expense(self, target: Target) -> Expense:
+        """What the attempt may cost at most."""
+        return _expense(target, target.call if self.seams is None else self.seams.call(target))
 
 
 async def _completed(target: Target, place: Place, reservation: Reservation) -> ChatResult:
@@ -86,3 +99,6 @@ async def _completed(target: Target, place: Place, reservation: Reservation) -> 
     result = priced(await target.access.provider.complete(target.call), target.traits.price)
     reservation.used(result.usage)
     return result
+
+
+_WHOLE = Attempt(lambda target: _expense(target, target.call), _completed)

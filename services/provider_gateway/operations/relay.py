@@ -96,7 +96,7 @@ class _Piece:
     def __init__(self, target: Target, seams: Seams | None) -> None:
         self.target, self.begun = target, False
         self.joins = seams is not None and seams.pending
-        self.call = seams.call(target) if seams is not None and self.joins else target.call
+        self.call = target.call if seams is None else seams.call(target)
 
 
 async def _room(buffer: EventBuffer, watch: Watch) -> None:

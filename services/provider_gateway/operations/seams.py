@@ -87,6 +87,8 @@ class Seams:
 
     def call(self, target: Target) -> ModelCall:
         """What the next target is asked: the conversation, and as its last word what was delivered, without white space at the end."""
+        if not self.pending:
+            return target.call
         said = "".join(self._text)
         begun = said.rstrip()
         self._repeated, self._skipped = said[len(begun) :], 0
