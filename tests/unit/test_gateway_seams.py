@@ -48,6 +48,7 @@ from provider_gateway.domain.models import Capabilities, ModelTraits, Price
 from provider_gateway.domain.routing import Alias, Choice
 from provider_gateway.operations.ports import ModelCall
 from provider_gateway.operations.retries import RetryPolicy
+from provider_gateway.operations.seams import LEAST_ECHO
 
 Batches = AsyncGenerator[Sequence[ChatEvent], None]
 ABLE = ModelTraits(Capabilities(continuing=True))
@@ -62,19 +63,20 @@ class Break:
     fault: Fault
 
 
-def speaker(name: str, breaks: Sequence[Break | None] = (), speech: str = SPEECH, before: Sequence[ChatEvent] = ()) -> Double:
+def speaker(
+    name: str, breaks: Sequence[Break | None] = (), speech: str = SPEECH, before: Sequence[ChatEvent] = (), echoes: bool = False
+) -> Double:
     """Says the speech letter by letter from where it was begun, as models do that are shown no white space at the end of that.
 
     The n-th break is that of its n-th stream; afterwards it speaks to the end.
     """
 
     async def play(number: int) -> Batches:
-        double.calls[-1]
         last = double.calls[-1].request.messages[-1]
         begun = last.text() if last.role is Role.ASSISTANT else ""
         assert begun == begun.rstrip()
         assert speech.startswith(begun)
-        rest = speech[len(begun) :]
+        rest = speech if echoes and len(begun) >= LEAST_ECHO else speech[len(begun) :]
         breaks_ = breaks[number] if number < len(breaks) else None
         yield [Started(name, "m", f"{name}-{number}"), *before]
         for place, letter in enumerate(rest):
@@ -131,6 +133,40 @@ async def test_another_target_goes_on_at_a_marked_seam_and_the_answer_is_whole()
     assert last.result.seams == (Seam(cut, "b", "m", 10),)
     place = next(place for place, event in enumerate(events) if isinstance(event, Seam))
     assert text_of(events[:place]) == SPEECH[:10]
+
+
+@pytest.mark.feature("P12")
+@pytest.mark.parametrize("more", [" over the lazy dog", " and the quick", " over", ""])
+async def test_what_a_server_says_again_of_what_it_was_given_is_not_delivered_twice(more: str) -> None:
+    """Some give all of it back before they go on; one that only begins alike has something to say."""
+    begun = "The quick brown fox jumps"
+
+    async def cut(number: int) -> Batches:
+        yield [Started("a", "m", "r"), TextDelta(begun + " ")]
+        raise StreamIncomplete("cut")
+
+    async def echo(number: int) -> Batches:
+        yield [
+            Started("b", "m", "r"),
+            TextDelta("The quick "),
+            TextDelta("brown fox"),
+            UsageReport(Usage(1, 1)),
+            TextDelta(" jumps" + more),
+        ]
+        yield finish(begun + more)
+
+    async def alike(number: int) -> Batches:
+        yield [Started("b", "m", "r"), TextDelta("The quick ")]
+        yield finish("The quick ")
+
+    events, _ = await heard(bench(Double(cut, "a"), Double(echo, "b")))
+    last = events[-1]
+    assert isinstance(last, Finished)
+    assert last.result.message.text() == text_of(events) == begun + (more or " ")
+    events, _ = await heard(bench(Double(cut, "a"), Double(alike, "b")))
+    last = events[-1]
+    assert isinstance(last, Finished)
+    assert last.result.message.text() == text_of(events) == begun + " The quick "
 
 
 @pytest.mark.feature("P12")
@@ -268,11 +304,11 @@ breaks = st.lists(st.none() | st.builds(lambda after, kind: Break(after, kind("x
 
 
 @pytest.mark.feature("P12")
-@given(st.lists(breaks, min_size=1, max_size=4), st.booleans(), st.integers(1, 5))
+@given(st.lists(breaks, min_size=1, max_size=4), st.booleans(), st.integers(1, 5), st.booleans())
 async def test_text_is_never_delivered_twice_nor_left_out_whatever_breaks_when(
-    schedule: list[list[Break | None]], continues: bool, attempts: int
+    schedule: list[list[Break | None]], continues: bool, attempts: int, echoes: bool
 ) -> None:
-    speakers = [speaker(f"s{number}", own) for number, own in enumerate(schedule)]
+    speakers = [speaker(f"s{number}", own, echoes=echoes) for number, own in enumerate(schedule)]
     events, fault = await heard(bench(*speakers, continues=continues, policy=RetryPolicy(attempts=attempts)))
     said = text_of(events)
     assert SPEECH.startswith(said)

@@ -35,6 +35,7 @@ from provider_gateway.operations.routes import Target
 
 _TEXT = (FormatKind.UNSPECIFIED, FormatKind.TEXT)
 _NO_REASONING = (ReasoningEffort.UNSPECIFIED, ReasoningEffort.NONE)
+LEAST_ECHO = 16  # characters: a model that says fewer of its own again may well mean them
 _NO_TEXT = (ReasoningDelta, RefusalDelta, ToolCallStarted, ToolCallDelta, ToolCallCompleted)
 
 
@@ -51,7 +52,8 @@ class Seams:
         self._before: Usage | None = None  # of the pieces before the present one
         self._reported: Usage | None = None  # of the present one
         self._warnings: list[RequestWarning] = []
-        self._repeated = ""  # what the present piece may say again
+        self._echo, self._held = "", ""  # what the present piece may say again first, and what of it may be that
+        self._repeated = ""  # and the white space that it may say again then
         self._skipped = 0
 
     @property
@@ -92,6 +94,7 @@ class Seams:
         said = "".join(self._text)
         begun = said.rstrip()
         self._repeated, self._skipped = said[len(begun) :], 0
+        self._echo, self._held = begun if len(begun) >= LEAST_ECHO else "", ""
         if not begun:
             return target.call
         request, sampling = self._request, self._request.sampling
@@ -114,14 +117,33 @@ class Seams:
         match event:
             case Started():
                 return []
-            case TextDelta(text) if self._repeated:
-                kept = self._without_repetition(text)
+            case TextDelta(text) if self._echo or self._repeated:
+                kept = self._without_repetition(self._without_echo(text))
                 return [TextDelta(kept)] if kept else []
             case UsageReport(usage) if self._before is not None:
                 return [UsageReport(total(self._before, usage))]
             case Finished(result):
-                return [Finished(self._whole(result))]
-        return [event]
+                return [*self._released(), Finished(self._whole(result))]
+            case TextDelta():
+                return [event]
+        return [*self._released(), event]
+
+    def _released(self) -> list[ChatEvent]:
+        """The text that was held back, which was no echo after all."""
+        held, self._echo, self._held = self._held, "", ""
+        return [TextDelta(held)] if held else []
+
+    def _without_echo(self, text: str) -> str:
+        """The text without what some servers say first: all that they were given. It is held back while it may be that."""
+        if not self._echo:
+            return text
+        self._held += text
+        if len(self._held) < len(self._echo) and self._echo.startswith(self._held):
+            return ""
+        echoed = len(self._echo) if self._held.startswith(self._echo) else 0
+        fresh, self._echo, self._held = self._held[echoed:], "", ""
+        self._skipped += echoed
+        return fresh
 
     def _without_repetition(self, text: str) -> str:
         """The text without its beginning as far as that is the white space which the model was not shown and says again."""
