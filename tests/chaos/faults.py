@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from random import Random
 
+from chaos.dialogue import STATEMENT, TRANSACTION
 from chassis.waypoints import POINTS
 
 MEAN_PAUSE = 0.9
@@ -17,6 +18,12 @@ ARMED = 0.85
 PROCESS_FAULTS = {"kill": 3, "freeze": 3, "terminate": 3}
 LINK_FAULTS = {"cut": 2, "lose up": 2, "lose down": 2, "hold": 3, "hold up": 1, "hold down": 1, "late": 1, "slow": 1, "refuse": 2}
 SERVER_FAULTS = {"kill": 2, "freeze": 2, "restart": 2}
+
+AIMED_PAUSE = 1.6
+"""Seconds between two faults that are aimed at one moment, on average."""
+LOSE_COMMIT, LOSE_ANSWER = "lose the commit of ", "lose the answer to the commit of "
+STRAND, BLACKOUT = "kill while Kafka is away", "blackout"
+EVERYTHING = "everything"
 
 OWNERS = {
     "sqlite": ("session_store", "tool_executor"),
@@ -55,7 +62,33 @@ def schedule(rng: Random, targets: Targets, duration: float) -> list[Fault]:
     while (at := at + rng.expovariate(1 / MEAN_PAUSE)) < duration:
         kind, target = _drawn(rng, targets)
         faults.append(Fault(at, kind, target, min(LONGEST, 0.1 + rng.expovariate(1 / 1.5))))
-    return faults
+    return sorted([*faults, *_aimed(rng, targets, duration)], key=lambda fault: fault.at)
+
+
+def _aimed(rng: Random, targets: Targets, duration: float) -> Iterator[Fault]:
+    """What chance alone would hardly hit: the moments at which somebody may take for done what is not.
+
+    All of them in random order, over and over, so that no run of half a minute lacks one.
+    """
+    at, kinds = 1.0, list(_moments(targets))
+    while kinds:
+        for kind, target in rng.sample(kinds, len(kinds)):
+            at += AIMED_PAUSE * (0.5 + rng.random())
+            if at >= duration:
+                return
+            yield Fault(at, kind, target, 0.3 + rng.random())
+
+
+def _moments(targets: Targets) -> Iterator[tuple[str, str]]:
+    stores = [name for name in targets.services if name.startswith("session_store-")]
+    for link in targets.links:
+        if link.endswith(">postgres"):
+            kinds = (TRANSACTION, STATEMENT) if link.startswith("session_store-") else (TRANSACTION,)
+            yield from ((how + kind, link) for kind in kinds for how in (LOSE_COMMIT, LOSE_ANSWER))
+    if any(name.startswith("kafka-") for name in targets.servers):
+        yield from ((STRAND, store) for store in stores)
+    if stores:
+        yield BLACKOUT, EVERYTHING
 
 
 def _drawn(rng: Random, targets: Targets) -> tuple[str, str]:

@@ -18,6 +18,7 @@ from pathlib import Path
 from random import Random
 
 from chaos.clients import Client
+from chaos.clock import ClockWatch
 from chaos.cluster import GROUP, Cluster, Shape, open_cluster
 from chaos.faults import Fault, schedule
 from chaos.history import History, events_of, load, save
@@ -132,11 +133,11 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 
 async def carry_out(run: Run) -> Outcome:
     """The whole of it."""
-    log, notebook = Log(run.folder / "chaos.log"), Notebook()
+    log, notebook, clock = Log(run.folder / "chaos.log"), Notebook(), ClockWatch()
     async with open_cluster(run.folder, run.shape, run.seed, log.tell) as cluster:
         faults = schedule(Random(f"{run.seed}/faults"), targets(cluster), run.duration)
         nemesis = Nemesis(cluster, run.seed, log.tell)
-        keeping = asyncio.create_task(nemesis.keep())
+        keeping = asyncio.gather(nemesis.keep(), clock.keep())
         try:
             await cluster.serving()
             log.tell("everything serves; the faults begin")
@@ -146,7 +147,7 @@ async def carry_out(run: Run) -> Outcome:
             keeping.cancel()
             await asyncio.gather(keeping, return_exceptions=True)
     defects = tuple(defect for service in cluster.services.values() for defect in (*service.defects, *service.confessions()))
-    history = replace(history, defects=history.defects + defects)
+    history = replace(history, defects=history.defects + defects, clock_error=clock.error)
     save(history, run.folder / HISTORY)
     reached = Counter(name for service in cluster.services.values() for name in service.reached)
     return Outcome(history, judge(history, RULES), Counter(fault.kind for fault in faults), reached, notebook.codes)
@@ -170,6 +171,8 @@ async def _work(run: Run, cluster: Cluster, notebook: Notebook, nemesis: Nemesis
 async def _settled(cluster: Cluster, notebook: Notebook, log: Log) -> History:
     stores, orchestrators, executors = (cluster.direct(section) for section in ("session_store", "orchestrator", "tool_executor"))
     log.tell("everything is healed; waiting for rest")
+    if cluster.kafka is not None:
+        await cluster.kafka.cluster.serving()
     if cluster.kafka is not None and not await wait_for_letters(cluster.kafka, GROUP):
         log.tell("some commands are not settled")
     left = await wait_for_rest(stores[0], REST_SECONDS)

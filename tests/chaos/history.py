@@ -161,7 +161,8 @@ class Defect:
 class History:
     """All of it. `receipts` are the executions (behest.tool.v1.Execution) of all calls that began, by key; empty bytes: none.
 
-    `records` is None when there was no Kafka; `dead_letters` are the ids of commands that were put aside.
+    `records` is None when there was no Kafka; `dead_letters` are the ids of commands that were put aside. `clock_error` is by how
+    many seconds the machine's wall clock was set meanwhile.
     """
 
     orders: tuple[Order, ...] = ()
@@ -178,6 +179,7 @@ class History:
     letters: tuple[Letter, ...] = ()
     dead_letters: tuple[str, ...] = ()
     defects: tuple[Defect, ...] = ()
+    clock_error: float = 0.0
 
 
 @lru_cache(maxsize=1 << 18)

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Sequence
 from random import Random
 
 from chaos.cluster import Cluster
-from chaos.faults import Fault, Targets
+from chaos.faults import EVERYTHING, LOSE_ANSWER, LOSE_COMMIT, STRAND, Fault, Targets
 from chaos.processes import Service
-from chaos.proxy import Link
+from chaos.proxy import Link, Snare
 
 LATE_SECONDS = 0.15
 LOSE_SECONDS = 0.5
 SLOW_BYTES = 4096.0
+SNARE_SECONDS = 5.0
+"""How long a commit is waited for."""
+STRANDED_SECONDS = 1.2
+"""More than a relay takes until it writes down again how far it has come."""
 
 
 def targets(cluster: Cluster) -> Targets:
@@ -47,12 +52,52 @@ class Nemesis:
                 tasks.create_task(self._commit(fault))
 
     async def _commit(self, fault: Fault) -> None:
-        if fault.target in self._cluster.services:
+        if fault.kind == STRAND:
+            await self._strand(self._cluster.services[fault.target])
+        elif fault.target == EVERYTHING:
+            await self._black_out(fault.seconds)
+        elif fault.target in self._cluster.services:
             await _hit(self._cluster.services[fault.target], fault)
         elif fault.target in self._cluster.servers:
             await self._cluster.servers[fault.target].suffer(fault)
+        elif fault.kind.startswith((LOSE_COMMIT, LOSE_ANSWER)):
+            await self._ensnare(self._cluster.links[fault.target], fault)
         else:
             await _disturb(self._cluster.links[fault.target], fault)
+
+    async def _ensnare(self, link: Link, fault: Fault) -> None:
+        """Cuts a link at its next commit of a kind, if there is one in time."""
+        answer = fault.kind.startswith(LOSE_ANSWER)
+        snare = link.snare = Snare(fault.kind.removeprefix(LOSE_ANSWER if answer else LOSE_COMMIT), arrives=answer)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(snare.sprung.wait(), SNARE_SECONDS)
+        if link.snare is snare:
+            link.snare = None
+        self._tell(f"{link.name} {'was cut at' if snare.sprung.is_set() else 'saw no'} commit of {snare.kind}")
+
+    async def _strand(self, store: Service) -> None:
+        """Kills a store that has read what it is to publish, and said how far it has come, while Kafka takes nothing."""
+        ways = [link for name, link in self._cluster.links.items() if name.partition(">")[2].startswith("kafka-")]
+        for way in ways:
+            way.hold()
+        await asyncio.sleep(STRANDED_SECONDS)
+        store.kill()
+        for way in ways:
+            way.cut()
+            way.heal()
+
+    async def _black_out(self, seconds: float) -> None:
+        """Keeps the database from hearing anything, then ends all stores and all drivers at once: what it never heard never was."""
+        ways = [link for name, link in self._cluster.links.items() if name.startswith("session_store-") and name.endswith(">postgres")]
+        for way in ways:
+            way.hold(down=False)
+        await asyncio.sleep(seconds)
+        for service in self._cluster.services.values():
+            if service.section in ("session_store", "orchestrator"):
+                service.kill()
+        for way in ways:
+            way.cut()
+            way.heal()
 
     def relent(self) -> None:
         """Heals everything, and arms nothing any more."""

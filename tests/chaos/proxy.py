@@ -1,13 +1,30 @@
-"""Links between processes that can be cut, held in one direction or both, delayed and slowed: what a network does on a bad day."""
+"""Links between processes that can be cut, held in one direction or both, delayed and slowed: what a network does on a bad day.
+
+And what it does on the worst: a link to PostgreSQL can be cut at the very moment of a commit.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+
+from chaos.dialogue import Dialogue
 
 CHUNK = 1 << 16
 HOST = "127.0.0.1"
+ANSWER_SECONDS = 0.15
+"""Within which a server carries out a commit whose answer is lost."""
+
+
+@dataclass
+class Snare:
+    """Waits for the next commit of a kind: to lose it, or with `arrives` only its answer. `sprung` once it has, and the link was cut."""
+
+    kind: str
+    arrives: bool
+    sprung: asyncio.Event = field(default_factory=asyncio.Event)
 
 
 class Link:
@@ -16,6 +33,7 @@ class Link:
     def __init__(self, name: str, target: int) -> None:
         self.name = name
         self.target = target
+        self.snare: Snare | None = None
         self.port = 0
         self.seconds_late = 0.0
         self.bytes_per_second = 0.0
@@ -75,7 +93,7 @@ class Link:
         far_reader, far_writer = await asyncio.open_connection(HOST, self.target)
         self._transports.add(far_writer.transport)
         pumps = [
-            asyncio.create_task(self._pump(reader, far_writer, self._up)),
+            asyncio.create_task(self._pump(reader, far_writer, self._up, Dialogue() if self.name.endswith(">postgres") else None)),
             asyncio.create_task(self._pump(far_reader, writer, self._down)),
         ]
         try:
@@ -87,10 +105,26 @@ class Link:
                 pump.cancel()
             await asyncio.gather(*pumps, return_exceptions=True)
 
-    async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, passable: asyncio.Event) -> None:
+    async def _pump(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, passable: asyncio.Event, dialogue: Dialogue | None = None
+    ) -> None:
         while data := await reader.read(CHUNK):
+            asked = dialogue.commits(data) if dialogue is not None else ""
+            if asked and self.snare is not None and self.snare.kind == asked:
+                await self._spring(self.snare, writer, data)
+                return
             if self.seconds_late or self.bytes_per_second:
                 await asyncio.sleep(self.seconds_late + (len(data) / self.bytes_per_second if self.bytes_per_second else 0))
             await passable.wait()
             writer.write(data)
             await writer.drain()
+
+    async def _spring(self, snare: Snare, writer: asyncio.StreamWriter, data: bytes) -> None:
+        self.snare = None
+        if snare.arrives:
+            self._down.clear()
+            writer.write(data)
+            await asyncio.sleep(ANSWER_SECONDS)
+        snare.sprung.set()  # before the cut, which ends this connection and whoever works on it
+        self.cut()
+        self._down.set()

@@ -17,7 +17,7 @@ from behest.event.v1 import event_pb2
 from behest.run.v1 import run_pb2
 from behest.session.v1 import session_pb2
 from behest.tool.v1 import tool_pb2
-from chaos.history import Append, Command, Defect, History, Invocation, Letter, Order, RunRecord, load, save
+from chaos.history import Append, Command, Defect, History, Invocation, Letter, Order, Record, RunRecord, load, save
 from chaos.rules import judge
 from chaos.rules.book import RULES
 from kit.chaos_history import FIRST, OTHER, SECOND, good_history
@@ -113,6 +113,13 @@ def interleaved(events: list[bytes]) -> None:
     """The second run begins before the first has ended."""
     half = len(events) // 2
     events[half - 1], events[half + 1] = events[half + 1], events[half - 1]
+
+
+def second_first(history: History) -> tuple[Record, ...]:
+    """What the second run of a session published comes before what the first did."""
+    assert history.records
+    moved = [replace(r, offset=r.offset - 10_000) if r.id.startswith(f"{SECOND}/") else r for r in history.records]
+    return tuple(moved)
 
 
 def swapped(items: list[Any], first: int, second: int) -> None:
@@ -250,6 +257,15 @@ BROKEN: dict[str, tuple[str, Break]] = {
     ),
     "a record under another key": ("kafka holds every event", lambda h: recorded(h, key="x")),
     "a record with other content": ("kafka holds every event", lambda h: recorded(h, value=h.records[1].value)),
+    "a record of a run that is not there": (
+        "kafka holds every event",
+        lambda h: replace(h, records=(*h.records, replace(h.records[0], id="gone/1", offset=10_000))),
+    ),
+    "a repetition that says something else": (
+        "kafka holds every event",
+        lambda h: replace(h, records=(*h.records, replace(h.records[0], value=h.records[1].value, offset=10_000))),
+    ),
+    "two runs of a session published in a muddle": ("kafka keeps the order of sessions", lambda h: replace(h, records=second_first(h))),
     "a letter that was lost": ("letters are settled once", lambda h: lettered(h, "start", "p8")),
     "a letter that was carried out twice": (
         "letters are settled once",
@@ -264,6 +280,12 @@ BROKEN: dict[str, tuple[str, Break]] = {
 
 def test_a_good_history_is_accepted() -> None:
     assert judge(GOOD, RULES) == {}
+
+
+def test_a_wall_clock_that_was_set_accuses_nobody() -> None:
+    early = replace(GOOD, invocations=(replace(GOOD.invocations[0], at=3.0), *GOOD.invocations[1:]))
+    assert found(early) == {"intent comes first"}
+    assert found(replace(early, clock_error=60.0)) == set()
 
 
 @pytest.mark.parametrize("name", BROKEN)

@@ -12,8 +12,9 @@ import pytest
 from behest.event.v1 import event_pb2
 from behest.run.v1 import run_pb2, run_service_pb2
 from chaos import programs
-from chaos.faults import OWNERS, Targets, schedule, waypoints_for
-from chaos.proxy import Link
+from chaos.dialogue import STATEMENT, TRANSACTION, Dialogue
+from chaos.faults import BLACKOUT, EVERYTHING, LOSE_ANSWER, LOSE_COMMIT, OWNERS, STRAND, Targets, schedule, waypoints_for
+from chaos.proxy import Link, Snare
 from chaos.wire import submessages
 from chassis.waypoints import POINTS, arm, disarm
 from provider_gateway.adapters.scripted.script import Script
@@ -94,12 +95,79 @@ async def test_a_link_that_refuses_ends_every_connection() -> None:
             await reader.readexactly(1)
 
 
+def message(kind: bytes, body: bytes) -> bytes:
+    return kind + (len(body) + 4).to_bytes(4, "big") + body
+
+
+BEGINNING = (8).to_bytes(4, "big") + (80877103).to_bytes(4, "big") + (12).to_bytes(4, "big") + (3 << 16).to_bytes(4, "big") + b"u\0x\0"
+PREPARED = message(b"P", b"s1\0WITH batch AS (INSERT INTO batches VALUES ($1))\0\0\0") + message(b"P", b"s2\0SELECT 1\0\0\0")
+BOUND, OTHER = message(b"B", b"\0s1\0more"), message(b"B", b"\0s2\0more")
+BEGIN, COMMIT = message(b"Q", b"BEGIN\0"), message(b"Q", b"COMMIT\0")
+READING = message(b"Q", b"BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY\0")
+
+
+@pytest.mark.parametrize(
+    ("said", "commits"),
+    [
+        (BOUND, STATEMENT),
+        (OTHER, ""),
+        (BEGIN + BOUND + OTHER, ""),
+        (BEGIN + BOUND + OTHER + COMMIT, TRANSACTION),
+        (BEGIN + OTHER + COMMIT, ""),
+        (READING + OTHER + COMMIT, ""),
+        (BEGIN + BOUND + message(b"Q", b"ROLLBACK\0") + BOUND, STATEMENT),
+        (BEGIN + BOUND + COMMIT + BEGIN + OTHER + COMMIT, TRANSACTION),
+    ],
+)
+@pytest.mark.parametrize("size", [1, 7, 1000])
+def test_a_commit_is_told_from_everything_else_however_it_is_cut(said: bytes, commits: str, size: int) -> None:
+    dialogue, whole = Dialogue(), BEGINNING + PREPARED + said
+    asked = [dialogue.commits(whole[place : place + size]) for place in range(0, len(whole), size)]
+    assert next(filter(None, asked), "") == commits
+
+
+@pytest.mark.parametrize("arrives", [True, False])
+async def test_a_snare_loses_a_commit_or_its_answer(arrives: bool) -> None:
+    heard = bytearray()
+
+    async def hear(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while data := await reader.read(1000):
+            heard.extend(data)
+            writer.write(b"done")
+        writer.close()
+
+    server = await asyncio.start_server(hear, "127.0.0.1", 0)
+    async with server, Link("session_store-0>postgres", server.sockets[0].getsockname()[1]).opened() as link:
+        snare = link.snare = Snare(TRANSACTION, arrives)
+        reader, writer = await asyncio.open_connection("127.0.0.1", link.port)
+        writer.write(BEGINNING + PREPARED + BEGIN + BOUND)
+        assert await reader.readexactly(4) == b"done"
+        writer.write(COMMIT)
+        with pytest.raises((ConnectionResetError, asyncio.IncompleteReadError)):
+            await reader.readexactly(4)
+        assert snare.sprung.is_set() and link.snare is None
+        assert (COMMIT in heard) is arrives
+        writer.transport.abort()
+
+
+def test_every_aimed_fault_comes_within_half_a_minute() -> None:
+    wide = Targets(
+        ("session_store-0", "session_store-1", "orchestrator-0"),
+        ("session_store-0>postgres", "session_store-1>postgres", "all>kafka-0"),
+        ("postgres", "kafka-0"),
+    )
+    for seed in range(20):
+        drawn = {(fault.kind, fault.target) for fault in schedule(Random(seed), wide, 30)}
+        ways = {(how + kind, link) for how in (LOSE_COMMIT, LOSE_ANSWER) for kind in (STATEMENT, TRANSACTION) for link in wide.links[:2]}
+        assert drawn >= ways | {(STRAND, "session_store-0"), (STRAND, "session_store-1"), (BLACKOUT, EVERYTHING)}
+
+
 def test_a_seed_gives_the_same_faults_and_another_seed_others() -> None:
     first, again, other = (schedule(Random(seed), TARGETS, 60) for seed in (7, 7, 8))
     assert first == again
     assert first != other
     assert len(first) > 20
-    assert {fault.target for fault in first} == {*TARGETS.services, *TARGETS.links, *TARGETS.servers}
+    assert {fault.target for fault in first} == {*TARGETS.services, *TARGETS.links, *TARGETS.servers, EVERYTHING}
 
 
 @pytest.mark.parametrize("section", ["session_store", "tool_executor", "orchestrator"])

@@ -35,6 +35,7 @@ RULES: Mapping[str, Rule] = {
         sessions.session_events_are_those_of_the_runs,
         sessions.session_streams_equal_sessions,
         records.kafka_holds_every_event,
+        records.kafka_keeps_the_order_of_sessions,
         records.letters_are_settled_once,
     )
 }

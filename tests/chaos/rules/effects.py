@@ -94,7 +94,11 @@ def _after_receipt(history: History, call: Call) -> list[Invocation]:
 
 
 def intent_comes_first(history: History) -> Iterator[Finding]:
-    """A tool begins only after its run's log says that it will, and is the tool that the log names."""
+    """A tool begins only after its run's log says that it will, and is the tool that the log names.
+
+    Tools tell the time by the wall clock; the log's clock comes to a new time by and by when that is set. So they are compared as
+    exactly as the wall clock was true.
+    """
     for call in calls_of(history).values():
         if not call.begun:
             continue
@@ -102,7 +106,8 @@ def intent_comes_first(history: History) -> Iterator[Finding]:
             yield Finding(call.run_id, f"{call.tool} ran for {call.key} and no log says so", call.evidence(history))
             continue
         intended = call.intent.time.seconds + call.intent.time.nanos / 1e9
-        if call.intent.tool_execution_started.tool != call.begun[0].tool or min(b.at for b in call.begun) < intended:
+        begun = min(begun.at for begun in call.begun) + history.clock_error
+        if call.intent.tool_execution_started.tool != call.begun[0].tool or begun < intended:
             yield Finding(
                 call.run_id, f"{call.begun[0].tool} ran for {call.key} before or instead of what the log says", call.evidence(history)
             )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator
+from itertools import pairwise
 
 from behest.run.v1 import run_pb2
 from chaos.history import DELTAS, History, Letter, Record, event_of, events_of, kind_of, unplaced
@@ -12,7 +13,10 @@ from chaos.rules.evidence import event_line, several, tail
 
 
 def kafka_holds_every_event(history: History) -> Iterator[Finding]:
-    """The records of a run, each counted where it came first, are its events save deltas, in order, under its session's key."""
+    """The records of a run, each counted where it came first, are its events save deltas, in order, under its session's key.
+
+    A repetition says the same, and nothing was published of a run that is not there.
+    """
     if history.records is None:
         return
     by_run: dict[str, list[Record]] = defaultdict(list)
@@ -21,9 +25,43 @@ def kafka_holds_every_event(history: History) -> Iterator[Finding]:
     for run_id, run in history.runs.items():
         records = _first(by_run[run_id])
         wrong = _wrong(records, run.log, run_pb2.Run.FromString(run.row).session_id)
-        if wrong:
+        if wrong := wrong or _other_repetition(by_run[run_id]):
             evidence = several(f"{r.partition}/{r.offset} {r.id} key {r.key}" for r in records)
             yield Finding(run_id, f"Kafka: {wrong}", evidence)
+
+    for run_id in sorted(set(by_run) - set(history.runs)):
+        yield Finding(
+            run_id, "Kafka: events of a run that is not there", several(f"{r.partition}/{r.offset} {r.id}" for r in by_run[run_id])
+        )
+
+
+def kafka_keeps_the_order_of_sessions(history: History) -> Iterator[Finding]:
+    """The events of a session, each counted where it came first, are in the order of commits."""
+    by_session: dict[str, list[Record]] = defaultdict(list)
+    for record in sorted(history.records or (), key=lambda r: (r.topic, r.partition, r.offset)):
+        by_session[record.key].append(record)
+    for session_id, session in history.sessions.items():
+        events = [event_of(raw) for raw in session.events if kind_of(raw) not in DELTAS]
+        places = {f"{event.run_id}/{event.sequence}": event.position for event in events}
+        published = [record for record in _first(by_session[session_id]) if record.id in places]
+        for before, after in pairwise(published):
+            if places[before.id] > places[after.id]:
+                text = f"session {session_id}: Kafka has {after.id} after {before.id}, which was committed later"
+                yield Finding(after.id.rpartition("/")[0], text, _places(published))
+                break
+
+
+def _places(records: list[Record]) -> tuple[str, ...]:
+    return several(f"{r.partition}/{r.offset} {r.id}" for r in records)
+
+
+def _other_repetition(records: list[Record]) -> str:
+    """What a record says otherwise than the first of its id."""
+    first = {record.id: record for record in _first(records)}
+    for record in records:
+        if unplaced(record.value) != unplaced(first[record.id].value):
+            return f"{record.id} was published twice, and says something else at {record.partition}/{record.offset}"
+    return ""
 
 
 def _first(records: list[Record]) -> list[Record]:
