@@ -15,7 +15,7 @@ from chaos.proxy import Link, Snare
 LATE_SECONDS = 0.15
 LOSE_SECONDS = 0.5
 SLOW_BYTES = 4096.0
-SNARE_SECONDS = 5.0
+SNARE_SECONDS = 6.0
 """How long a commit is waited for."""
 STRANDED_SECONDS = 1.2
 """More than a relay takes until it writes down again how far it has come."""
@@ -68,11 +68,12 @@ class Nemesis:
     async def _ensnare(self, link: Link, fault: Fault) -> None:
         """Cuts a link at its next commit of a kind, if there is one in time."""
         answer = fault.kind.startswith(LOSE_ANSWER)
-        snare = link.snare = Snare(fault.kind.removeprefix(LOSE_ANSWER if answer else LOSE_COMMIT), arrives=answer)
+        snare = Snare(fault.kind.removeprefix(LOSE_ANSWER if answer else LOSE_COMMIT), arrives=answer)
+        link.snares.append(snare)
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(snare.sprung.wait(), SNARE_SECONDS)
-        if link.snare is snare:
-            link.snare = None
+        if snare in link.snares:
+            link.snares.remove(snare)
         self._tell(f"{link.name} {'was cut at' if snare.sprung.is_set() else 'saw no'} commit of {snare.kind}")
 
     async def _strand(self, store: Service) -> None:
@@ -101,6 +102,8 @@ class Nemesis:
 
     def relent(self) -> None:
         """Heals everything, and arms nothing any more."""
+        for link in self._cluster.links.values():
+            link.snares.clear()
         for service in self._cluster.services.values():
             service.next_waypoint = lambda: ""
             if service.armed:  # it may yet pass its point: a process that is not armed takes its place

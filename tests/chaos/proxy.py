@@ -33,7 +33,7 @@ class Link:
     def __init__(self, name: str, target: int) -> None:
         self.name = name
         self.target = target
-        self.snare: Snare | None = None
+        self.snares: list[Snare] = []
         self.port = 0
         self.seconds_late = 0.0
         self.bytes_per_second = 0.0
@@ -110,8 +110,8 @@ class Link:
     ) -> None:
         while data := await reader.read(CHUNK):
             asked = dialogue.commits(data) if dialogue is not None else ""
-            if asked and self.snare is not None and self.snare.kind == asked:
-                await self._spring(self.snare, writer, data)
+            if asked and (snare := next((snare for snare in self.snares if snare.kind == asked), None)):
+                await self._spring(snare, writer, data)
                 return
             if self.seconds_late or self.bytes_per_second:
                 await asyncio.sleep(self.seconds_late + (len(data) / self.bytes_per_second if self.bytes_per_second else 0))
@@ -120,7 +120,7 @@ class Link:
             await writer.drain()
 
     async def _spring(self, snare: Snare, writer: asyncio.StreamWriter, data: bytes) -> None:
-        self.snare = None
+        self.snares.remove(snare)
         if snare.arrives:
             self._down.clear()
             writer.write(data)

@@ -132,6 +132,19 @@ async def test_a_renewed_lease_keeps_a_claim_and_a_resignation_ends_it(ledgers: 
     assert (await second.begin(asked(instance="b", at=NOW + 50), claim=True)).verdict is Verdict.UNKNOWN
 
 
+@pytest.mark.parametrize("ahead", [60.0, 86_400.0])
+async def test_a_dead_claimant_whose_clock_was_ahead_is_given_up_after_a_lease(ledgers: Both, ahead: float) -> None:
+    """The database's clock, or the machine's, was set back between its claim and the question."""
+    ours, theirs = ledgers
+    await theirs.begin(asked(instance="b", at=NOW + ahead), claim=True)
+    verdicts = [(await ours.begin(asked(at=NOW + passed), claim=True)).verdict for passed in (0.0, 1.0, LEASE_SECONDS)]
+    assert verdicts == [Verdict.ELSEWHERE] * 3
+    await theirs.renew("b", NOW + ahead + 2 * LEASE_SECONDS)
+    again = [(await ours.begin(asked(at=NOW + LEASE_SECONDS + passed), claim=True)).verdict for passed in (0.1, 2.0, LEASE_SECONDS)]
+    assert again == [Verdict.ELSEWHERE] * 3, "it lives as long as it renews"
+    assert (await ours.begin(asked(at=NOW + 2 * LEASE_SECONDS + 0.2), claim=True)).verdict is Verdict.UNKNOWN
+
+
 async def test_a_claim_of_ones_own_that_is_not_running_is_an_orphan(ledgers: Both) -> None:
     first, _ = ledgers
     await first.begin(asked(), claim=True)

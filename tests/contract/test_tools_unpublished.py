@@ -96,6 +96,12 @@ async def test_what_was_taken_stays_away_until_its_time_is_up_and_what_was_publi
     assert await ledger.due(NOW + 10 * PUBLISH_SECONDS, 10) == []
 
 
+async def test_what_was_taken_by_a_clock_that_was_set_back_since_is_due_at_once(ledger: Ledger) -> None:
+    executions = await finished(ledger, "run/1", "run/2")
+    assert await ledger.due(NOW + 3600, 10) == executions
+    assert await ledger.due(NOW, 10) == executions
+
+
 async def test_a_receipt_that_comes_again_is_not_published_again(ledger: Ledger) -> None:
     (execution,) = await finished(ledger, "run/1")
     await ledger.published(await ledger.due(NOW, 10))

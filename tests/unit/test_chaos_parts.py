@@ -138,14 +138,15 @@ async def test_a_snare_loses_a_commit_or_its_answer(arrives: bool) -> None:
 
     server = await asyncio.start_server(hear, "127.0.0.1", 0)
     async with server, Link("session_store-0>postgres", server.sockets[0].getsockname()[1]).opened() as link:
-        snare = link.snare = Snare(TRANSACTION, arrives)
+        snare = Snare(TRANSACTION, arrives)
+        link.snares += [Snare(STATEMENT, arrives), snare]
         reader, writer = await asyncio.open_connection("127.0.0.1", link.port)
         writer.write(BEGINNING + PREPARED + BEGIN + BOUND)
         assert await reader.readexactly(4) == b"done"
         writer.write(COMMIT)
         with pytest.raises((ConnectionResetError, asyncio.IncompleteReadError)):
             await reader.readexactly(4)
-        assert snare.sprung.is_set() and link.snare is None
+        assert snare.sprung.is_set() and snare not in link.snares
         assert (COMMIT in heard) is arrives
         writer.transport.abort()
 

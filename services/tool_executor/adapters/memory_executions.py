@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from tool_executor.domain.execution import Execution
 from tool_executor.domain.ledger import LEASE_SECONDS, PUBLISH_SECONDS, Standing, Verdict, judge
+from tool_executor.domain.sightings import Sightings
 from tool_executor.operations.ports import Deleted
 
 MAX_KEPT = 100_000
@@ -21,6 +22,7 @@ class MemoryExecutions:
         self._unpublished: dict[tuple[str, str], float] = {}
         self._held: OrderedDict[tuple[str, str], Execution] = OrderedDict()
         self._leases: dict[str, float] = {}
+        self._sightings = Sightings()
 
     async def begin(self, asked: Execution, claim: bool) -> Standing:
         """What the call may do."""
@@ -73,7 +75,7 @@ class MemoryExecutions:
 
     async def due(self, now: float, limit: int) -> list[Execution]:
         """Takes ended executions to publish."""
-        due = [where for where, taken_until in self._unpublished.items() if taken_until < now][:limit]
+        due = [where for where, until in self._unpublished.items() if not now <= until <= now + 2 * PUBLISH_SECONDS][:limit]
         self._unpublished.update(dict.fromkeys(due, now + PUBLISH_SECONDS))
         return [self._held[where] for where in due]
 
@@ -89,7 +91,7 @@ class MemoryExecutions:
             self._leases[standing.execution.instance] = standing.execution.started_at + LEASE_SECONDS
 
     def _lives(self, instance: str, now: float) -> bool:
-        return self._leases.get(instance, 0.0) > now
+        return self._sightings.lives(instance, self._leases.get(instance), now)
 
     def _keep(self, execution: Execution) -> None:
         self._held[execution.tenant, execution.key] = execution

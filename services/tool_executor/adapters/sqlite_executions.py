@@ -12,6 +12,7 @@ from tool_executor.adapters.gathering import Gathering
 from tool_executor.adapters.unwritten import Unwritten
 from tool_executor.domain.execution import Execution, Result, Status, ToolCall
 from tool_executor.domain.ledger import LEASE_SECONDS, PUBLISH_SECONDS, Standing, Verdict, judge
+from tool_executor.domain.sightings import Sightings
 from tool_executor.operations.ports import Deleted
 
 PURGE_CHUNK = 500
@@ -31,7 +32,7 @@ _END = """
 """
 _END_OWN = f"{_END} AND instance = ? AND attempt = ?"
 _RENEW = "INSERT INTO executors VALUES (?, ?) ON CONFLICT (instance) DO UPDATE SET alive_until = max(alive_until, excluded.alive_until)"
-_LIVES = "SELECT 1 FROM executors WHERE instance = ? AND alive_until > ?"
+_LEASE = "SELECT alive_until FROM executors WHERE instance = ?"
 _PURGE = """
     DELETE FROM executions WHERE id IN (SELECT id FROM executions ORDER BY id LIMIT ?) AND started_at < ?
 """
@@ -45,9 +46,10 @@ _DELETE_PUBLISHED = f"""{_DELETE}
 """  # noqa: S608 - constants
 _COUNT = f"SELECT count(*) FROM executions WHERE {_OF_RUN}"  # noqa: S608 - constants
 _QUEUE = "INSERT INTO unpublished (tenant, key) VALUES (?, ?) ON CONFLICT DO NOTHING"
-_ANY_DUE = "SELECT 1 FROM unpublished WHERE taken_until < ? LIMIT 1"
+_ANY_DUE = "SELECT 1 FROM unpublished WHERE taken_until NOT BETWEEN ? AND ? LIMIT 1"
 _TAKE = """
-    UPDATE unpublished SET taken_until = ? WHERE id IN (SELECT id FROM unpublished WHERE taken_until < ? ORDER BY id LIMIT ?)
+    UPDATE unpublished SET taken_until = ?
+    WHERE id IN (SELECT id FROM unpublished WHERE taken_until NOT BETWEEN ? AND ? ORDER BY id LIMIT ?)
     RETURNING id, tenant, key
 """
 _PUBLISHED = "DELETE FROM unpublished WHERE tenant = ? AND key = ?"
@@ -69,6 +71,7 @@ class SqliteExecutions:
         self._publishes = publishes
         self.unwritten = Unwritten(self._write)
         self._looking = Gathering(self._look_at)
+        self._sightings = Sightings()
 
     async def begin(self, asked: Execution, claim: bool) -> Standing:
         """What the call may do."""
@@ -118,7 +121,7 @@ class SqliteExecutions:
 
     async def due(self, now: float, limit: int) -> list[Execution]:
         """Takes ended executions to publish; writes nothing when there are none."""
-        if not await self._database.read(lambda connection: connection.execute(_ANY_DUE, (now,)).fetchone()):
+        if not await self._database.read(lambda connection: connection.execute(_ANY_DUE, (now, now + 2 * PUBLISH_SECONDS)).fetchone()):
             return []
         return await self._database.write(lambda connection: _take(connection, now, limit))
 
@@ -142,7 +145,7 @@ class SqliteExecutions:
         await self._database.write(work)
 
     def _begin(self, connection: sqlite3.Connection, asked: Execution, claim: bool) -> Standing:
-        standing = _begin(connection, asked, claim)
+        standing = _begin(connection, self._sightings, asked, claim)
         if standing.verdict is Verdict.UNKNOWN:
             self._queue(connection, [standing.execution])
         return standing
@@ -158,17 +161,17 @@ class SqliteExecutions:
             connection.executemany(_QUEUE, _wheres(ended))
 
     async def _look_at(self, asked: Sequence[Execution]) -> Sequence[Standing]:
-        return await self._database.read(lambda connection: [_look(connection, one) for one in asked])
+        return await self._database.read(lambda connection: [_look(connection, self._sightings, one) for one in asked])
 
 
 _CHANGES = (Verdict.TAKE_OVER, Verdict.UNKNOWN)
 
 
-def _look(connection: sqlite3.Connection, asked: Execution) -> Standing:
+def _look(connection: sqlite3.Connection, sightings: Sightings, asked: Execution) -> Standing:
     held = _find(connection, asked.tenant, asked.key)
     if held is None or held.result is not None:
         return judge(asked, held, claimant_lives=False)
-    return judge(asked, held, _lives(connection, held.instance, asked.started_at))
+    return judge(asked, held, _lives(connection, sightings, held.instance, asked.started_at))
 
 
 def _delete(connection: sqlite3.Connection, delete: str, of_run: tuple[str, ...]) -> Deleted:
@@ -176,9 +179,9 @@ def _delete(connection: sqlite3.Connection, delete: str, of_run: tuple[str, ...]
     return Deleted(count, int(connection.execute(_COUNT, of_run).fetchone()[0]))
 
 
-def _begin(connection: sqlite3.Connection, asked: Execution, claim: bool) -> Standing:
+def _begin(connection: sqlite3.Connection, sightings: Sightings, asked: Execution, claim: bool) -> Standing:
     """Applies the verdict in the transaction that reached it, so two executors never reach the same one."""
-    standing = _look(connection, asked)
+    standing = _look(connection, sightings, asked)
     execution = standing.execution
     if standing.verdict is Verdict.BEGIN and claim:
         _add(connection, [execution])
@@ -207,7 +210,7 @@ def _find(connection: sqlite3.Connection, tenant: str, key: str) -> Execution | 
 
 def _take(connection: sqlite3.Connection, now: float, limit: int) -> list[Execution]:
     """Those whose record is gone are dropped: there is nothing to say of them any more."""
-    taken = sorted(connection.execute(_TAKE, (now + PUBLISH_SECONDS, now, limit)).fetchall())
+    taken = sorted(connection.execute(_TAKE, (now + PUBLISH_SECONDS, now, now + 2 * PUBLISH_SECONDS, limit)).fetchall())
     found = {(tenant, key): _find(connection, tenant, key) for _, tenant, key in taken}
     connection.executemany(_PUBLISHED, [where for where, execution in found.items() if execution is None])
     return [execution for execution in found.values() if execution is not None]
@@ -217,8 +220,9 @@ def _wheres(executions: Sequence[Execution]) -> list[tuple[str, str]]:
     return [(execution.tenant, execution.key) for execution in executions]
 
 
-def _lives(connection: sqlite3.Connection, instance: str, now: float) -> bool:
-    return connection.execute(_LIVES, (instance, now)).fetchone() is not None
+def _lives(connection: sqlite3.Connection, sightings: Sightings, instance: str, now: float) -> bool:
+    lease = connection.execute(_LEASE, (instance,)).fetchone()
+    return sightings.lives(instance, lease and float(lease[0]), now)
 
 
 def _add(connection: sqlite3.Connection, executions: Sequence[Execution]) -> None:

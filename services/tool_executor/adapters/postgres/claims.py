@@ -11,6 +11,7 @@ from chassis.postgres import Statements
 from tool_executor.adapters.postgres.rows import COLUMNS, END, RUNNING, arrays, execution_of, stored, unnest
 from tool_executor.domain.execution import Execution
 from tool_executor.domain.ledger import LEASE_SECONDS, Standing, Verdict, judge
+from tool_executor.domain.sightings import Sightings
 
 T = TypeVar("T")
 Where = tuple[str, str]
@@ -54,17 +55,17 @@ class Asked:
     own_claim: float | None = None
 
 
-def look(statements: Statements, asked: Sequence[Execution]) -> list[Standing]:
+def look(statements: Statements, sightings: Sightings, asked: Sequence[Execution]) -> list[Standing]:
     """What each call may do, as of now."""
     held = _held(statements, _FIND, asked)
-    return _judged(statements, [Asked(execution, False) for execution in asked], held)
+    return _judged(statements, sightings, [Asked(execution, False) for execution in asked], held)
 
 
-def begin(statements: Statements, asked: Sequence[Asked]) -> list[Standing]:
+def begin(statements: Statements, sightings: Sightings, asked: Sequence[Asked]) -> list[Standing]:
     """What each call may do, applied in this transaction."""
     first, rest = _first_of_each(asked)
-    standings = dict(zip(map(_where_of, first), _begin_different(statements, first), strict=True))
-    later = iter(begin(statements, rest) if rest else ())
+    standings = dict(zip(map(_where_of, first), _begin_different(statements, sightings, first), strict=True))
+    later = iter(begin(statements, sightings, rest) if rest else ())
     answered = {id(one) for one in first}
     return [standings[_where_of(one)] if id(one) in answered else next(later) for one in asked]
 
@@ -83,12 +84,12 @@ def add(statements: Statements, executions: Sequence[Execution]) -> set[tuple[st
     return {(row["tenant"], row["key"], row["instance"]) for row in statements.fetch(_ADD, *arrays(sorted(executions, key=_where)))}
 
 
-def _begin_different(statements: Statements, asked: Sequence[Asked]) -> list[Standing]:
+def _begin_different(statements: Statements, sightings: Sightings, asked: Sequence[Asked]) -> list[Standing]:
     claims = [one.execution for one in asked if one.claim]
     begun = {where[:2] for where in add(statements, claims)} if claims else set()
     others = [one for one in asked if not one.claim or _stored_where(one.execution) not in begun]
     held = _held(statements, _LOCK, [one.execution for one in others]) if others else {}
-    judged = dict(zip(map(_where_of, others), _judged(statements, others, held), strict=True))
+    judged = dict(zip(map(_where_of, others), _judged(statements, sightings, others, held), strict=True))
     standings = [judged.get(_where_of(one)) or Standing(Verdict.BEGIN, one.execution) for one in asked]
     _apply(
         statements, [standing for one, standing in zip(asked, standings, strict=True) if one.claim or standing.verdict is not Verdict.BEGIN]
@@ -110,17 +111,18 @@ def _apply(statements: Statements, standings: Iterable[Standing]) -> None:
     statements.executemany(RENEW, sorted(leases.items()))
 
 
-def _judged(statements: Statements, asked: Sequence[Asked], held: dict[Where, Execution]) -> list[Standing]:
+def _judged(statements: Statements, sightings: Sightings, asked: Sequence[Asked], held: dict[Where, Execution]) -> list[Standing]:
     instances = sorted({execution.instance for execution in held.values() if execution.result is None})
     leases = {row["instance"]: float(row["alive_until"]) for row in statements.fetch(_LEASES, instances)} if instances else {}
-    return [_judge(one, held.get(_where_of(one)), leases) for one in asked]
+    return [_judge(one, held.get(_where_of(one)), leases, sightings) for one in asked]
 
 
-def _judge(asked: Asked, held: Execution | None, leases: dict[str, float]) -> Standing:
+def _judge(asked: Asked, held: Execution | None, leases: dict[str, float], sightings: Sightings) -> Standing:
     execution = asked.execution
     if held is not None and held.result is None and held.instance == execution.instance and held.started_at == asked.own_claim:
         return Standing(Verdict.BEGIN if held.call == execution.call else Verdict.REUSED, held)
-    return judge(execution, held, held is not None and leases.get(held.instance, 0.0) > execution.started_at)
+    lives = held is not None and sightings.lives(held.instance, leases.get(held.instance), execution.started_at)
+    return judge(execution, held, lives)
 
 
 def _held(statements: Statements, sql: str, executions: Sequence[Execution]) -> dict[Where, Execution]:

@@ -16,6 +16,7 @@ from tool_executor.adapters.postgres.writing import write
 from tool_executor.adapters.unwritten import Unwritten
 from tool_executor.domain.execution import Execution
 from tool_executor.domain.ledger import Standing, Verdict, judge
+from tool_executor.domain.sightings import Sightings
 from tool_executor.operations.ports import Deleted
 
 PURGE_CHUNK = 500
@@ -52,6 +53,7 @@ class PostgresExecutions:
         self._database = database
         self._publishes = publishes
         self.unwritten = Unwritten(self._write)
+        self._sightings = Sightings()
         self._looking = Gathering(self._look)
         self._beginning = Gathering(self._begin)
         self._finishing = Gathering(self._finish)
@@ -140,7 +142,7 @@ class PostgresExecutions:
         await write(self._database, lambda statements: self._added(statements, executions))
 
     async def _look(self, asked: Sequence[Execution]) -> Sequence[Standing]:
-        return await self._database.read(lambda statements: claims.look(statements, asked))
+        return await self._database.read(lambda statements: claims.look(statements, self._sightings, asked))
 
     async def _begin(self, asked: Sequence[Asked]) -> Sequence[Standing]:
         return await write(self._database, lambda statements: self._begun(statements, asked))
@@ -153,7 +155,7 @@ class PostgresExecutions:
         self._queue(statements, executions)
 
     def _begun(self, statements: Statements, asked: Sequence[Asked]) -> Sequence[Standing]:
-        standings = claims.begin(statements, asked)
+        standings = claims.begin(statements, self._sightings, asked)
         self._queue(statements, [standing.execution for standing in standings if standing.verdict is Verdict.UNKNOWN])
         return standings
 

@@ -9,15 +9,16 @@ from tool_executor.adapters.postgres.rows import COLUMNS, arrays, execution_of, 
 from tool_executor.domain.execution import Execution
 from tool_executor.domain.ledger import PUBLISH_SECONDS
 
-ANY_DUE = "SELECT 1 FROM unpublished WHERE taken_until < $1 LIMIT 1"
+ANY_DUE = f"SELECT 1 FROM unpublished WHERE taken_until NOT BETWEEN $1 AND $1 + {2 * PUBLISH_SECONDS} LIMIT 1"  # noqa: S608 - a constant
 
 # S608: all of these are put together from constants. The keys are sorted, so that two executors wait for each other in one order.
 _QUEUE = f"INSERT INTO unpublished (tenant, key) SELECT * FROM {unnest('tenant', 'key')} ON CONFLICT DO NOTHING"  # noqa: S608
-_TAKE = """
+_TAKE = f"""
     UPDATE unpublished u SET taken_until = $2 FROM (
-        SELECT id FROM unpublished WHERE taken_until < $1 ORDER BY id LIMIT $3 FOR UPDATE SKIP LOCKED
+        SELECT id FROM unpublished WHERE taken_until NOT BETWEEN $1 AND $1 + {2 * PUBLISH_SECONDS}
+        ORDER BY id LIMIT $3 FOR UPDATE SKIP LOCKED
     ) AS due WHERE u.id = due.id RETURNING u.tenant, u.key
-"""
+"""  # noqa: S608
 _PUBLISHED = f"DELETE FROM unpublished u USING {unnest('tenant', 'key')} AS e (tenant, key) WHERE u.tenant = e.tenant AND u.key = e.key"  # noqa: S608
 _FIND = f"""
     SELECT {", ".join(f"x.{column}" for column in COLUMNS.split(", "))} FROM executions x
