@@ -85,8 +85,8 @@ def _moments(targets: Targets) -> Iterator[tuple[str, str]]:
         if link.endswith(">postgres"):
             kinds = (TRANSACTION, STATEMENT) if link.startswith("session_store-") else (TRANSACTION,)
             yield from ((how + kind, link) for kind in kinds for how in (LOSE_COMMIT, LOSE_ANSWER))
-    if any(name.startswith("kafka-") for name in targets.servers):
-        yield from ((STRAND, store) for store in stores)
+    if stores and any(name.startswith("kafka-") for name in targets.servers):
+        yield from [(STRAND, EVERYTHING)] * 2
     if stores:
         yield BLACKOUT, EVERYTHING
 

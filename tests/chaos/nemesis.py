@@ -17,7 +17,7 @@ LOSE_SECONDS = 0.5
 SLOW_BYTES = 4096.0
 SNARE_SECONDS = 6.0
 """How long a commit is waited for."""
-STRANDED_SECONDS = 1.2
+STRANDED_SECONDS = 2.0
 """More than a relay takes until it writes down again how far it has come."""
 
 
@@ -53,7 +53,7 @@ class Nemesis:
 
     async def _commit(self, fault: Fault) -> None:
         if fault.kind == STRAND:
-            await self._strand(self._cluster.services[fault.target])
+            await self._strand()
         elif fault.target == EVERYTHING:
             await self._black_out(fault.seconds)
         elif fault.target in self._cluster.services:
@@ -76,13 +76,18 @@ class Nemesis:
             link.snares.remove(snare)
         self._tell(f"{link.name} {'was cut at' if snare.sprung.is_set() else 'saw no'} commit of {snare.kind}")
 
-    async def _strand(self, store: Service) -> None:
-        """Kills a store that has read what it is to publish, and said how far it has come, while Kafka takes nothing."""
+    async def _strand(self) -> None:
+        """Kills stores that have read what they are to publish, and said how far they have come, while Kafka takes nothing."""
+        stores = [service for service in self._cluster.services.values() if service.section == "session_store"]
         ways = [link for name, link in self._cluster.links.items() if name.partition(">")[2].startswith("kafka-")]
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(SNARE_SECONDS):
+                await asyncio.gather(*(store.serves() for store in stores))
         for way in ways:
             way.hold()
         await asyncio.sleep(STRANDED_SECONDS)
-        store.kill()
+        for store in stores:
+            store.kill()
         for way in ways:
             way.cut()
             way.heal()

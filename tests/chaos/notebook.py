@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import grpc.aio
 
 from chaos.history import TERMINAL, Append, Command, Defect, Letter, Order, SessionStream, Stream, event_of, kind_of
-from chaos.wire import DEFECTS
+from chaos.wire import is_defect
 
 MOST_OPEN = 40
 """Runs that the clients leave open before they wait for some to end: the harness is to break things, not to overload them."""
@@ -66,7 +66,7 @@ class Notebook:
     def refused(self, where: str, error: grpc.aio.AioRpcError) -> None:
         """A call failed; by a defect, if its code is one that no fault excuses."""
         self.codes[f"{where} {error.code().name}"] += 1
-        if error.code() in DEFECTS:
+        if is_defect(error):
             self.defects.append(Defect(f"{where} was answered with {error.code().name}", error.details() or ""))
 
 

@@ -16,8 +16,15 @@ OPTIONS = (
 )
 DEFECTS = (grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN, grpc.StatusCode.DATA_LOSS, grpc.StatusCode.UNIMPLEMENTED)
 """Codes that no fault excuses."""
+_BROKEN_OFF = "Internal error from Core"
+"""What grpc's client says of a stream that is gone when it wants to write to it."""
 AWAY = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.CANCELLED)
 """Codes after which nobody knows what became of the call."""
+
+
+def is_defect(error: grpc.aio.AioRpcError) -> bool:
+    """Whether an answer is one that no fault excuses."""
+    return error.code() in DEFECTS and error.details() != _BROKEN_OFF
 
 
 def dial(address: str) -> grpc.aio.Channel:

@@ -160,7 +160,7 @@ def test_every_aimed_fault_comes_within_half_a_minute() -> None:
     for seed in range(20):
         drawn = {(fault.kind, fault.target) for fault in schedule(Random(seed), wide, 30)}
         ways = {(how + kind, link) for how in (LOSE_COMMIT, LOSE_ANSWER) for kind in (STATEMENT, TRANSACTION) for link in wide.links[:2]}
-        assert drawn >= ways | {(STRAND, "session_store-0"), (STRAND, "session_store-1"), (BLACKOUT, EVERYTHING)}
+        assert drawn >= ways | {(STRAND, EVERYTHING), (BLACKOUT, EVERYTHING)}
 
 
 def test_a_seed_gives_the_same_faults_and_another_seed_others() -> None:

@@ -6,7 +6,7 @@ Several processes may share a database: the transaction is the truth.
 """
 
 from chassis.postgres.clock import DatabaseClock
-from chassis.postgres.connecting import Durability, Server
+from chassis.postgres.connecting import Durability, Server, require_newest
 from chassis.postgres.database import Database, open_postgres
 from chassis.postgres.faults import is_cut
 from chassis.postgres.frames import Frame, PlainFrame
@@ -29,5 +29,6 @@ __all__ = [
     "Writer",
     "is_cut",
     "open_postgres",
+    "require_newest",
     "settle",
 ]

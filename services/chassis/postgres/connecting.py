@@ -12,6 +12,7 @@ import structlog
 
 from chassis.database import shown
 from chassis.faults import Fault, RequestInvalid, StorageUnavailable
+from chassis.migrations import Lineage, require_schema
 from chassis.postgres.faults import RETRY_SECONDS, is_unreadable
 from chassis.postgres_access import Connection, connect, postgres_fault
 
@@ -83,6 +84,15 @@ class Server:
             target_session_attrs="read-write",
             server_settings={**_SETTINGS, **synchronous, **settings},
         )
+
+
+async def require_newest(server: Server, lineage: Lineage) -> None:
+    """Returns when the database has the schema that this version needs. Raises SchemaTooOld, SchemaTooNew, StorageUnavailable."""
+    connection = await server.connect("start")
+    try:
+        await require_schema(connection, lineage, server.place)
+    finally:
+        close_quietly(connection)  # waiting for its end could fail where the schema did not
 
 
 def close_quietly(connection: Connection | None) -> None:

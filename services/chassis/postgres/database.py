@@ -27,7 +27,10 @@ async def open_postgres(server: Server, frame: Frame, shortcut: Shortcut | None 
     """An open database whose schema is there. Raises StorageUnavailable, SettingsInvalid."""
     writer = Writer(server, str(uuid7()), frame, shortcut)
     database = Database(writer, Readers(server))
-    await writer.connect()
+    try:
+        await writer.connect()
+    except Exception as error:  # noqa: BLE001 — raised again as a fault
+        raise server.fault(error) from None  # it may be cut while it signs on
     writing = asyncio.create_task(writer.run(), name="postgres-write")
     try:
         await database.clock.set()

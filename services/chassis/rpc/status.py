@@ -34,6 +34,9 @@ MAX_TEXT = 1024
 MAX_VALUE = 256
 MAX_DETAILS = 3072
 
+_BROKEN_OFF = "Internal error from Core"
+"""What grpc's client says, under INTERNAL, when a stream is gone that it wants to write to: no answer of anybody."""
+
 _KINDS = frozenset(kind.value for kind in Kind)
 _CODES = {code.value[0]: code for code in grpc.StatusCode}
 
@@ -154,6 +157,8 @@ def fault_of_rpc(error: grpc.aio.AioRpcError, path: str) -> Fault:
         if key == STATUS_KEY and isinstance(value, bytes):
             return fault_of(parse_status(value, error.code().value[0], error.details() or ""), path)
     message = error.details() or ""
+    if error.code() is grpc.StatusCode.INTERNAL and message == _BROKEN_OFF:
+        return ServiceUnavailable(f"{path} was cut off while its request was sent; try again")
     if error.code() is grpc.StatusCode.CANCELLED:  # nobody here did: a call given up here raises no AioRpcError
         return ServiceUnavailable(f"{path} was cut off by its server, as one that ends does; try again")
     if error.code() is grpc.StatusCode.UNAVAILABLE:

@@ -6,8 +6,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
-from chassis.migrations import Lineage, require_schema
-from chassis.postgres import PlainFrame, Server, open_postgres
+from chassis.migrations import Lineage
+from chassis.postgres import PlainFrame, Server, open_postgres, require_newest
 from chassis.rpc import running
 from chassis.world import World
 from provider_gateway.adapters.postgres.bank import PostgresBank
@@ -27,11 +27,7 @@ class PostgresStorage:
 async def open_postgres_storage(url: Callable[[], str], world: World) -> AsyncIterator[PostgresStorage]:
     """The storage in a database that was migrated. Raises StorageUnavailable, SchemaTooOld, SchemaTooNew."""
     server = Server(url, "provider-gateway")
-    connection = await server.connect("start")
-    try:
-        await require_schema(connection, Lineage.of("provider_gateway"), server.place)
-    finally:
-        await connection.close()
+    await require_newest(server, Lineage.of("provider_gateway"))
     async with open_postgres(server, PlainFrame("provider_gateway_writers")) as database:
         clock = database.keep_clock()
         signals = PostgresSignals(database, world.clock)

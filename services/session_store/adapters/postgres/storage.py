@@ -6,8 +6,8 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
-from chassis.migrations import Lineage, require_schema
-from chassis.postgres import Database, DatabaseClock, Durability, Listener, Row, Server, Statements, open_postgres
+from chassis.migrations import Lineage
+from chassis.postgres import Database, DatabaseClock, Durability, Listener, Row, Server, Statements, open_postgres, require_newest
 from chassis.tenants import EVERYBODY
 from session_store.adapters.postgres.batches import Counters, PostgresBatches
 from session_store.adapters.postgres.counts import PostgresCounts
@@ -124,11 +124,7 @@ def _telling(work: Callable[[Tables], T], tell: Callable[[T], Sequence[Hint]]) -
 async def open_postgres_storage(url: Callable[[], str], durability: Durability = "full") -> AsyncIterator[PostgresStorage]:
     """The backend in a database that was migrated. Raises StorageUnavailable, SchemaTooOld, SchemaTooNew."""
     server = Server(url, "session-store", durability)
-    connection = await server.connect("start")
-    try:
-        await require_schema(connection, _LINEAGE, server.place)
-    finally:
-        await connection.close()
+    await require_newest(server, _LINEAGE)
     async with open_postgres(server, CountersFrame(), HotPath()) as database:
         database.keep_clock()
         yield PostgresStorage(database)

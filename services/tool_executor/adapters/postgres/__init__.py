@@ -6,8 +6,8 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
-from chassis.migrations import Lineage, require_schema
-from chassis.postgres import DatabaseClock, Durability, PlainFrame, Server, open_postgres
+from chassis.migrations import Lineage
+from chassis.postgres import DatabaseClock, Durability, PlainFrame, Server, open_postgres, require_newest
 from tool_executor.adapters.postgres.cancellations import PostgresCancellations
 from tool_executor.adapters.postgres.executions import PostgresExecutions, open_postgres_executions
 from tool_executor.adapters.postgres.registrations import PostgresRegistrations
@@ -31,11 +31,7 @@ async def open_postgres_storage(
 ) -> AsyncIterator[PostgresStorage]:
     """The storage in a database that was migrated; see open_postgres_executions. Raises StorageUnavailable, SchemaTooOld, SchemaTooNew."""
     server = Server(url, "tool-executor", durability)
-    connection = await server.connect("start")
-    try:
-        await require_schema(connection, Lineage.of("tool_executor"), server.place)
-    finally:
-        await connection.close()
+    await require_newest(server, Lineage.of("tool_executor"))
     frame = PlainFrame("tool_executor_writers")
     async with open_postgres(server, frame) as database, open_postgres_executions(database, publishes) as executions:
         yield PostgresStorage(
