@@ -9,7 +9,7 @@ from random import Random
 from chaos.dialogue import STATEMENT, TRANSACTION
 from chassis.waypoints import POINTS
 
-MEAN_PAUSE = 0.9
+MEAN_PAUSE = 1.2
 """Seconds between two faults, on average."""
 LONGEST = 5.0
 ARMED = 0.85

@@ -15,8 +15,8 @@ from chaos.proxy import Link, Snare
 LATE_SECONDS = 0.15
 LOSE_SECONDS = 0.5
 SLOW_BYTES = 4096.0
-SNARE_SECONDS = 6.0
-"""How long a commit is waited for."""
+SERVING_SECONDS = 6.0
+"""How long stores are waited for that are to be killed together."""
 STRANDED_SECONDS = 2.0
 """More than a relay takes until it writes down again how far it has come."""
 
@@ -33,6 +33,7 @@ class Nemesis:
         self._cluster = cluster
         self._seed = seed
         self._tell = tell
+        self._snares: list[Snare] = []
 
     async def keep(self) -> None:
         """Starts what has died again, for ever."""
@@ -61,27 +62,23 @@ class Nemesis:
         elif fault.target in self._cluster.servers:
             await self._cluster.servers[fault.target].suffer(fault)
         elif fault.kind.startswith((LOSE_COMMIT, LOSE_ANSWER)):
-            await self._ensnare(self._cluster.links[fault.target], fault)
+            self._ensnare(self._cluster.links[fault.target], fault)
         else:
             await _disturb(self._cluster.links[fault.target], fault)
 
-    async def _ensnare(self, link: Link, fault: Fault) -> None:
-        """Cuts a link at its next commit of a kind, if there is one in time."""
+    def _ensnare(self, link: Link, fault: Fault) -> None:
+        """Has a link cut at its next commit of a kind, whenever that comes."""
         answer = fault.kind.startswith(LOSE_ANSWER)
         snare = Snare(fault.kind.removeprefix(LOSE_ANSWER if answer else LOSE_COMMIT), arrives=answer)
         link.snares.append(snare)
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(snare.sprung.wait(), SNARE_SECONDS)
-        if snare in link.snares:
-            link.snares.remove(snare)
-        self._tell(f"{link.name} {'was cut at' if snare.sprung.is_set() else 'saw no'} commit of {snare.kind}")
+        self._snares.append(snare)
 
     async def _strand(self) -> None:
         """Kills stores that have read what they are to publish, and said how far they have come, while Kafka takes nothing."""
         stores = [service for service in self._cluster.services.values() if service.section == "session_store"]
         ways = [link for name, link in self._cluster.links.items() if name.partition(">")[2].startswith("kafka-")]
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(SNARE_SECONDS):
+            async with asyncio.timeout(SERVING_SECONDS):
                 await asyncio.gather(*(store.serves() for store in stores))
         for way in ways:
             way.hold()
@@ -109,6 +106,7 @@ class Nemesis:
         """Heals everything, and arms nothing any more."""
         for link in self._cluster.links.values():
             link.snares.clear()
+        self._tell(f"{sum(snare.sprung for snare in self._snares)} of {len(self._snares)} snares have cut a commit")
         for service in self._cluster.services.values():
             service.next_waypoint = lambda: ""
             if service.armed:  # it may yet pass its point: a process that is not armed takes its place

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from chaos.dialogue import Dialogue
 
@@ -24,7 +24,7 @@ class Snare:
 
     kind: str
     arrives: bool
-    sprung: asyncio.Event = field(default_factory=asyncio.Event)
+    sprung: bool = False
 
 
 class Link:
@@ -125,6 +125,6 @@ class Link:
             self._down.clear()
             writer.write(data)
             await asyncio.sleep(ANSWER_SECONDS)
-        snare.sprung.set()  # before the cut, which ends this connection and whoever works on it
+        snare.sprung = True  # before the cut, which ends this connection and whoever works on it
         self.cut()
         self._down.set()
