@@ -27,6 +27,8 @@ from chassis.rpc import open_channel
 from chassis.rpc.health import LIVENESS
 from kit.ports import free_address, neighbouring_ports
 from kit.postgres import PASSWORD, PostgresServer, private_server
+from kit.postgres_cut import open_commit_cut
+from session_store.adapters.postgres.storage import open_postgres_storage
 from suite.processes import serves
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -191,6 +193,19 @@ async def test_what_waiting_does_not_mend_ends_the_start_with_its_remedy(section
         async with started(tmp_path, section, **{section: {"database": url}}) as service:
             assert await asyncio.wait_for(service.process.wait(), 30) == 1
         assert remedy in "".join(service.words) and not service.lines("waiting to start")
+
+
+@pytest.mark.parametrize(
+    "mark", [b"to_regclass", b"UPDATE session_store_writers", b"INSERT INTO session_store_writers", b"clock_timestamp"]
+)
+async def test_a_connection_that_is_cut_while_a_store_starts_is_one_that_passes(server: PostgresServer, mark: bytes) -> None:
+    url = await server.database("session_store")
+    async with open_commit_cut(url) as cut:
+        cut.cut("before", then_refuse=True, mark=mark)
+        with pytest.raises(StorageUnavailable) as refused:
+            async with open_postgres_storage(lambda: cut.url(url)):
+                raise AssertionError("it is open")
+        assert cut.cuts == 1 and refused.value.retry_after is not None
 
 
 async def test_a_service_that_waits_wants_its_address_for_itself(tmp_path: Path) -> None:

@@ -94,6 +94,7 @@ def rpc_error(code: grpc.StatusCode, details: str, *trailing: tuple[str, bytes])
         (grpc.StatusCode.UNAVAILABLE, "failed to connect", ServiceUnavailable),
         (grpc.StatusCode.DEADLINE_EXCEEDED, "Deadline Exceeded", DeadlineExceeded),
         (grpc.StatusCode.CANCELLED, "Cancelled", ServiceUnavailable),
+        (grpc.StatusCode.INTERNAL, "Internal error from Core", ServiceUnavailable),
         (grpc.StatusCode.RESOURCE_EXHAUSTED, "CLIENT: Received message larger than max (5 vs. 4)", MessageTooLarge),
         (grpc.StatusCode.RESOURCE_EXHAUSTED, "SERVER: Sent message larger than max (5 vs. 4)", MessageTooLarge),
         (grpc.StatusCode.UNIMPLEMENTED, "Method not found!", MethodNotFound),
