@@ -76,7 +76,7 @@ def _aimed(rng: Random, targets: Targets, duration: float) -> Iterator[Fault]:
             at += AIMED_PAUSE * (0.5 + rng.random())
             if at >= duration:
                 return
-            yield Fault(at, kind, target, 0.3 + rng.random())
+            yield Fault(at, kind, target, 0.6 + rng.random())
 
 
 def _moments(targets: Targets) -> Iterator[tuple[str, str]]:
@@ -88,7 +88,7 @@ def _moments(targets: Targets) -> Iterator[tuple[str, str]]:
     if stores and any(name.startswith("kafka-") for name in targets.servers):
         yield from [(STRAND, EVERYTHING)] * 2
     if stores:
-        yield BLACKOUT, EVERYTHING
+        yield from [(BLACKOUT, EVERYTHING)] * 2
 
 
 def _drawn(rng: Random, targets: Targets) -> tuple[str, str]:
