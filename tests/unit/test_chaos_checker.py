@@ -282,6 +282,13 @@ def test_a_good_history_is_accepted() -> None:
     assert judge(GOOD, RULES) == {}
 
 
+def test_a_run_keeps_the_place_of_its_first_request_though_only_a_later_one_was_answered() -> None:
+    late = replace(GOOD, orders=(replace(GOOD.orders[0], sent_at=2.0, answered_at=2.1), *GOOD.orders[1:]))
+    assert found(late) == {"the queue keeps its order"}
+    lost = replace(GOOD.orders[0], run_id="", session_id="")
+    assert found(replace(late, orders=(lost, *late.orders))) == set()
+
+
 def test_a_wall_clock_that_was_set_accuses_nobody() -> None:
     early = replace(GOOD, invocations=(replace(GOOD.invocations[0], at=3.0), *GOOD.invocations[1:]))
     assert found(early) == {"intent comes first"}

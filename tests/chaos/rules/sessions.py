@@ -118,12 +118,18 @@ def messages_of_runs_stay_together(history: History) -> Iterator[Finding]:
 
 
 def the_queue_keeps_its_order(history: History) -> Iterator[Finding]:
-    """Of two runs of a session, the one that was accepted before the other was even asked for begins first."""
+    """Of two runs of a session, the one that was accepted before the other was even asked for begins first.
+
+    A run was asked for when its request was first sent, answered or not.
+    """
+    first: dict[str, float] = {}
+    for order in history.orders:
+        first[order.request_id] = min(order.sent_at, first.get(order.request_id, order.sent_at))
     sent: dict[str, float] = {}
     answered: dict[str, float] = {}
     for order in history.orders:
         if order.run_id:
-            sent[order.run_id] = min(order.sent_at, sent.get(order.run_id, order.sent_at))
+            sent[order.run_id] = first[order.request_id]
             answered[order.run_id] = min(order.answered_at, answered.get(order.run_id, order.answered_at))
     for session_id, session in history.sessions.items():
         begun = [event_of(raw).run_id for raw in session.events if event_of(raw).WhichOneof("kind") == "run_started"]
