@@ -212,8 +212,42 @@ def states(owner: Message, provider: str, kind: str) -> list[bytes]:
 
 
 def raw(data: bytes) -> msgspec.Raw:
-    """JSON that is embedded as it stands."""
+    """JSON that is embedded as it stands. Whoever calls has seen that it is JSON: anything else could pass for the rest of the request."""
     return msgspec.Raw(data)
+
+
+def state_value(data: bytes, path: str, provider: str, kind: Any = Any) -> Any:
+    """The JSON value of state that comes back by way of a caller. Raises FieldNotExpressible for what cannot have come from there."""
+    try:
+        return msgspec.json.decode(data, type=kind)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        raise _altered(path, provider) from None
+
+
+def state_raw(data: bytes, path: str, provider: str) -> msgspec.Raw:
+    """State as JSON that is embedded as it stands. Raises FieldNotExpressible for what is no JSON."""
+    state_value(data, path, provider)
+    return raw(data)
+
+
+def state_text(data: bytes, path: str, provider: str) -> str:
+    """State that is a text. Raises FieldNotExpressible for what is none."""
+    try:
+        return data.decode()
+    except UnicodeDecodeError:
+        raise _altered(path, provider) from None
+
+
+def _altered(path: str, provider: str) -> FieldNotExpressible:
+    return not_expressible(path, provider, "it is not what came from there; send back what came, byte for byte, or leave it out")
+
+
+def arguments_value(arguments: bytes) -> Any:
+    """The value of a tool call's arguments; None for what is not JSON, or nested deeper than anybody can read."""
+    try:
+        return msgspec.json.decode(arguments)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
 
 
 def json_bytes(value: Any) -> bytes:

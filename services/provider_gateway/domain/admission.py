@@ -183,8 +183,16 @@ def is_json(data: bytes) -> bool:
 _INVALID = object()
 
 
+def _no_constant(name: str) -> None:
+    """NaN and the infinities are Python's, not JSON's."""
+    raise ValueError(name)
+
+
+_JSON = json.JSONDecoder(parse_constant=_no_constant)
+
+
 def _parsed(data: bytes) -> object:
     try:
-        return json.loads(data)
+        return _JSON.decode(data.decode())
     except (ValueError, RecursionError):  # the second: nested deeper than anybody can read
         return _INVALID

@@ -13,7 +13,18 @@ from provider_gateway.adapters.anthropic.cache_marks import MOST_MARKS, NO_MARKS
 from provider_gateway.adapters.anthropic.call_ids import accepted_id
 from provider_gateway.adapters.anthropic.pauses import calls_after
 from provider_gateway.adapters.anthropic.thinking import Thinking, takes_sampling, thinking
-from provider_gateway.adapters.wire import adapted_schema, in_order, json_bytes, not_expressible, raw, states
+from provider_gateway.adapters.wire import (
+    adapted_schema,
+    arguments_value,
+    in_order,
+    json_bytes,
+    not_expressible,
+    raw,
+    state_raw,
+    state_text,
+    state_value,
+    states,
+)
 from provider_gateway.domain.answers import RequestWarning
 from provider_gateway.domain.chat import (
     NO_NOTES,
@@ -53,6 +64,12 @@ _CHOICES: Mapping[ToolChoiceMode, str] = {
     ToolChoiceMode.REQUIRED: "any",
     ToolChoiceMode.NAMED: "tool",
 }
+
+
+class _Container(msgspec.Struct):
+    """Where the model's own tools ran."""
+
+    id: str
 
 
 @dataclass(slots=True)
@@ -153,7 +170,7 @@ class AnthropicEncoder:
         for at, part in enumerate(parts):
             block = self._user_part(f"{path}.parts[{at}]", part)
             if block:
-                blocks.append(block if part.notes is NO_NOTES else block | own_fields(part))
+                blocks.append(block if part.notes is NO_NOTES else block | own_fields(f"{path}.parts[{at}]", part))
             if at in marks:
                 self._mark_part(f"{path}.parts[{at}]", blocks, marks[at])
         return blocks
@@ -199,7 +216,7 @@ class AnthropicEncoder:
                 blocks.append(due.pop(0)[1])
             block = self._assistant_part(f"{path}.parts[{at}]", part, blocks)
             if block:
-                blocks.append(block if part.notes is NO_NOTES else block | own_fields(part))
+                blocks.append(block if part.notes is NO_NOTES else block | own_fields(f"{path}.parts[{at}]", part))
             if at in marks:
                 self._mark_part(f"{path}.parts[{at}]", blocks, marks[at])
         return blocks + [call for _, call in due] if due else blocks
@@ -227,14 +244,14 @@ class AnthropicEncoder:
             self._warn(path, f"reasoning without {PROVIDER}'s own signature is not sent to it")
             return {}
         if state.kind == "redacted_thinking":
-            return {"type": "redacted_thinking", "data": state.data.decode()}
-        return {"type": "thinking", "thinking": part.text, "signature": state.data.decode()}
+            return {"type": "redacted_thinking", "data": state_text(state.data, path, PROVIDER)}
+        return {"type": "thinking", "thinking": part.text, "signature": state_text(state.data, path, PROVIDER)}
 
     def _opaque(self, path: str, state: OpaqueState, before: Blocks) -> Body:
         if state.provider != PROVIDER:
             self._warn(path, f"a block of {state.provider} is not sent to {PROVIDER}")
             return {}
-        value = msgspec.json.decode(state.data)
+        value = state_value(state.data, path, PROVIDER)
         if state.kind == "citations":
             if before and before[-1]["type"] == "text":
                 before[-1]["citations"] = value
@@ -244,14 +261,10 @@ class AnthropicEncoder:
     def _call(self, path: str, call: ToolCall) -> Body:
         body: Body = {"type": "tool_use", "id": accepted_id(call.id), "name": call.name, "input": self._input(path, call)}
         own = [state for state in call.provider_state if state.provider == PROVIDER]
-        return body | {state.kind: raw(state.data) for state in own}
+        return body | {state.kind: state_raw(state.data, f"{path}.provider_state", PROVIDER) for state in own}
 
     def _input(self, path: str, call: ToolCall) -> Any:
-        try:
-            value = msgspec.json.decode(call.arguments)
-        except (msgspec.DecodeError, UnicodeDecodeError):
-            value = None
-        if isinstance(value, dict):
+        if isinstance(arguments_value(call.arguments), dict):
             return raw(call.arguments)
         self._warn(f"{path}.arguments", "not a JSON object; sent as {'invalid_arguments': text}")
         return {"invalid_arguments": call.arguments.decode("utf-8", "replace")}
@@ -319,16 +332,17 @@ class AnthropicEncoder:
             body["metadata"] = {"user_id": request.metadata["user_id"]}
         containers = [data for m in request.messages if m.provider_state for data in states(m, PROVIDER, "container")]
         if containers:
-            body["container"] = msgspec.json.decode(containers[-1])["id"]
+            body["container"] = state_value(containers[-1], "messages[].provider_state", PROVIDER, _Container).id
         return body
 
     def _warn(self, path: str, message: str) -> None:
         self.warnings.append(RequestWarning(path, message))
 
 
-def own_fields(part: Part) -> Body:
+def own_fields(path: str, part: Part) -> Body:
     """The fields of a block that the contract has no words for, as the provider gave them or the caller sets them."""
-    return {state.kind: raw(state.data) for state in part.notes.provider_state if state.provider == PROVIDER}
+    own = [state for state in part.notes.provider_state if state.provider == PROVIDER]
+    return {state.kind: state_raw(state.data, f"{path}.provider_state", PROVIDER) for state in own}
 
 
 def _leading_systems(messages: tuple[Message, ...]) -> int:

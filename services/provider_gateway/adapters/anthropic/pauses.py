@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-import msgspec
-
-from provider_gateway.adapters.wire import opaque, states
+from provider_gateway.adapters.wire import opaque, state_value, states
 from provider_gateway.domain.answers import (
     ChatEvent,
     ChatResult,
@@ -57,7 +55,7 @@ def following(first: ChatResult, batch: Sequence[ChatEvent]) -> list[ChatEvent]:
 def calls_after(message: Message) -> list[int]:
     """For each call of the message how many of its parts stand before it."""
     kept = states(message, PROVIDER, ORDER) if message.provider_state else None
-    places = msgspec.json.decode(kept[-1], type=list[int]) if kept else []
+    places = state_value(kept[-1], "messages[].provider_state", PROVIDER, list[int]) if kept else []
     if len(places) != len(message.tool_calls):  # somebody changed the calls
         return [len(message.parts)] * len(message.tool_calls)
     return places

@@ -11,11 +11,9 @@ from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Any
 
-import msgspec
-
 from provider_gateway.adapters.gemini.decode import OWN_ID, PART, PLACES, SIGNATURE, THOUGHT
 from provider_gateway.adapters.gemini.generations import THINKS_BY_LEVEL, Generation
-from provider_gateway.adapters.wire import not_expressible, raw, states
+from provider_gateway.adapters.wire import arguments_value, not_expressible, raw, state_text, state_value, states
 from provider_gateway.domain.answers import RequestWarning
 from provider_gateway.domain.chat import (
     Blob,
@@ -184,11 +182,11 @@ class ContentsWriter:
     def _assistant_part(self, path: str, part: Part, bodies: list[Body]) -> None:
         match part:
             case TextPart(text) | RefusalPart(text):
-                bodies.append({"text": text} | _signature(part.provider_state))
+                bodies.append({"text": text} | _signature(path, part.provider_state))
             case JsonPart(data):
                 bodies.append({"text": data.decode()})
             case ImagePart(blob) | DocumentPart(blob):
-                bodies.append(self._blob(path, blob) | _signature(part.provider_state))
+                bodies.append(self._blob(path, blob) | _signature(path, part.provider_state))
             case ReasoningPart():
                 self._reasoning(path, part, bodies)
             case OpaquePart(state):
@@ -200,13 +198,13 @@ class ContentsWriter:
             self._warn(path, f"reasoning that {PROVIDER} did not produce is not sent to it")
             return
         body: Body = {"text": part.text, "thought": True}
-        bodies.append(body | ({"thoughtSignature": state.data.decode()} if state.kind == SIGNATURE else {}))
+        bodies.append(body | ({"thoughtSignature": state_text(state.data, path, PROVIDER)} if state.kind == SIGNATURE else {}))
 
     def _opaque(self, path: str, state: OpaqueState, bodies: list[Body]) -> None:
         if state.provider != PROVIDER:
             self._warn(path, f"a block of {state.provider} is not sent to {PROVIDER}")
         elif state.kind == PART:
-            bodies.append(msgspec.json.decode(state.data))
+            bodies.append(state_value(state.data, path, PROVIDER, Body))
 
     def _call(self, path: str, at: int, call: ToolCall) -> Body:
         own = {state.kind: state.data for state in call.provider_state if state.provider == PROVIDER}
@@ -214,14 +212,10 @@ class ContentsWriter:
         function: Body = {"name": call.name, "args": self._args(path, call)}
         if OWN_ID in own:
             function["id"] = call.id
-        return {"functionCall": function} | _signature(call.provider_state)
+        return {"functionCall": function} | _signature(path, call.provider_state)
 
     def _args(self, path: str, call: ToolCall) -> Any:
-        try:
-            value = msgspec.json.decode(call.arguments)
-        except (msgspec.DecodeError, UnicodeDecodeError):
-            value = None
-        if isinstance(value, dict):
+        if isinstance(arguments_value(call.arguments), dict):
             return raw(call.arguments)
         self._warn(f"{path}.arguments", "not a JSON object; sent as {'invalid_arguments': text}")
         return {"invalid_arguments": call.arguments.decode("utf-8", "replace")}
@@ -245,14 +239,14 @@ def _append(turns: list[Body], role: str, parts: list[Body]) -> None:
 def _places(message: Message) -> list[int]:
     """How many parts came before each call, where that was written down and still fits."""
     kept = states(message, PROVIDER, PLACES)
-    places = msgspec.json.decode(kept[-1], type=list[int]) if kept else []
+    places = state_value(kept[-1], "messages[].provider_state", PROVIDER, list[int]) if kept else []
     return places if len(places) == len(message.tool_calls) and places == sorted(places) else []
 
 
-def _signature(provider_state: tuple[OpaqueState, ...]) -> Body:
+def _signature(path: str, provider_state: tuple[OpaqueState, ...]) -> Body:
     """The signature that goes back with the very part that it came with."""
     own = [state.data for state in provider_state if state.provider == PROVIDER and state.kind == SIGNATURE]
-    return {"thoughtSignature": own[-1].decode()} if own else {}
+    return {"thoughtSignature": state_text(own[-1], f"{path}.provider_state", PROVIDER)} if own else {}
 
 
 def _ending(url: str) -> str:

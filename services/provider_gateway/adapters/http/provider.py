@@ -29,7 +29,7 @@ from provider_gateway.adapters.http.transport import (
     NotHttp,
     TransportError,
 )
-from provider_gateway.adapters.wire import Encoded, RefusedInStream, StreamDecoder, Wire
+from provider_gateway.adapters.wire import Encoded, RefusedInStream, Wire
 from provider_gateway.domain.answers import ChatEvent, ChatResult, Finished, RequestWarning, burst, is_output
 from provider_gateway.domain.embeddings import EmbedResult
 from provider_gateway.operations.ports import EmbedCall, ModelCall
@@ -37,6 +37,7 @@ from provider_gateway.operations.ports import EmbedCall, ModelCall
 MAX_BODY_BYTES = 64 * 1024 * 1024
 NOT_OFFERED = frozenset({"404", "405", "501"})
 MAX_ERROR_BYTES = 64 * 1024
+MOST_RELAXED = 3  # optional fields that one call may find refused, one after the other
 _HEADERS = {"content-type": "application/json", "accept-encoding": "identity"}  # inflating costs more than it saves on small events
 
 
@@ -76,26 +77,29 @@ class HttpProvider:
 
     async def complete(self, call: ModelCall) -> ChatResult:
         """The whole answer, asked for without streaming."""
-        try:
-            return await self._complete(call)
-        except Fault as fault:
-            self._relax(fault)
-        return await self._complete(call)
+        wire = self._wire
+        for _ in range(MOST_RELAXED):
+            try:
+                return await self._complete(call, wire)
+            except Fault as fault:
+                wire = self._relaxed(wire, fault)
+        return await self._complete(call, wire)
 
     async def stream(self, call: ModelCall) -> AsyncGenerator[Sequence[ChatEvent], None]:
         """The answer as it comes."""
-        begun = False
-        try:
-            async with aclosing(self._stream(call)) as batches:
-                async for batch in batches:
-                    begun = True
-                    yield batch
-            return
-        except Fault as fault:
-            if begun:
-                raise
-            self._relax(fault)
-        async with aclosing(self._stream(call)) as batches:
+        begun, wire = False, self._wire
+        for _ in range(MOST_RELAXED):
+            try:
+                async with aclosing(self._stream(call, wire)) as batches:
+                    async for batch in batches:
+                        begun = True
+                        yield batch
+                return
+            except Fault as fault:
+                if begun:
+                    raise
+                wire = self._relaxed(wire, fault)
+        async with aclosing(self._stream(call, wire)) as batches:
             async for batch in batches:
                 yield batch
 
@@ -111,11 +115,13 @@ class HttpProvider:
 
     async def embed(self, call: EmbedCall) -> EmbedResult:
         """One vector for each input."""
-        try:
-            return await self._embed(call)
-        except Fault as fault:
-            self._relax(fault)
-        return await self._embed(call)
+        wire = self._wire
+        for _ in range(MOST_RELAXED):
+            try:
+                return await self._embed(call, wire)
+            except Fault as fault:
+                wire = self._relaxed(wire, fault)
+        return await self._embed(call, wire)
 
     async def count(self, call: ModelCall) -> int | None:
         """Input tokens as the provider counts them."""
@@ -130,36 +136,41 @@ class HttpProvider:
                 return None
             raise
 
-    def _relax(self, fault: Fault) -> None:
-        """Leaves out, from now on, the optional field that the server refused; raises the fault when it was something else."""
-        relaxed = self._wire.relaxed(fault)
+    def _relaxed(self, wire: Wire, fault: Fault) -> Wire:
+        """The wire without the optional field that the server refused; raises the fault when it was something else.
+
+        From now on calls go without it. Those that were under way together are refused together, and each is made again.
+        """
+        relaxed = wire.relaxed(fault)
         if relaxed is None:
             raise fault
-        self._wire = relaxed
+        if self._wire is wire:
+            self._wire = relaxed
+        return relaxed
 
-    async def _embed(self, call: EmbedCall) -> EmbedResult:
-        encoded = self._wire.encode_embed(call)
+    async def _embed(self, call: EmbedCall, wire: Wire) -> EmbedResult:
+        encoded = wire.encode_embed(call)
         async with self._exchange(call.model, encoded, "application/json") as response:
-            result = self._wire.decode_embed(await self._body(response), call)
+            result = wire.decode_embed(await self._body(response), call)
         return replace(result, warnings=encoded.warnings + result.warnings) if encoded.warnings else result
 
-    async def _complete(self, call: ModelCall) -> ChatResult:
-        encoded = self._wire.encode(call, stream=False)
+    async def _complete(self, call: ModelCall, wire: Wire) -> ChatResult:
+        encoded = wire.encode(call, stream=False)
         async with self._exchange(call.model, encoded, "application/json") as response:
-            return _warned(self._wire.decode(await self._body(response)), encoded.warnings)
+            return _warned(wire.decode(await self._body(response)), encoded.warnings)
 
-    async def _stream(self, call: ModelCall) -> AsyncGenerator[Sequence[ChatEvent], None]:
-        encoded = self._wire.encode(call, stream=True)
+    async def _stream(self, call: ModelCall, wire: Wire) -> AsyncGenerator[Sequence[ChatEvent], None]:
+        encoded = wire.encode(call, stream=True)
         async with self._exchange(call.model, encoded, "text/event-stream") as response:
             if _is_whole(response.headers.get("content-type", "")):  # an error in a 200, or a server that does not stream
-                result = _warned(self._wire.decode(await self._body(response)), encoded.warnings)
+                result = _warned(wire.decode(await self._body(response)), encoded.warnings)
                 yield burst(result)
                 return
-            async for batch in self._batches(response, self._wire.decoder()):
+            async for batch in self._batches(response, wire):
                 yield _finished_warned(batch, encoded.warnings)
 
-    async def _batches(self, response: HttpResponse, decoder: StreamDecoder) -> AsyncGenerator[list[ChatEvent], None]:
-        parser, begun = self._wire.parser(self._endpoint.event_bytes), False
+    async def _batches(self, response: HttpResponse, wire: Wire) -> AsyncGenerator[list[ChatEvent], None]:
+        parser, decoder, begun = wire.parser(self._endpoint.event_bytes), wire.decoder(), False
         while piece := await response.read(self._endpoint.window if begun else 0.0):
             try:
                 batch = decoder.feed(parser.feed(piece))

@@ -7,9 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import msgspec
-
-from provider_gateway.adapters.wire import adapted_schema, in_order, json_bytes, not_expressible, raw, unmarkable
+from provider_gateway.adapters.wire import adapted_schema, arguments_value, in_order, json_bytes, not_expressible, raw, unmarkable
 from provider_gateway.domain.answers import RequestWarning
 from provider_gateway.domain.chat import (
     Blob,
@@ -128,10 +126,7 @@ class OllamaEncoder:
             body["thinking"] = body.get("thinking", "") + part.text
 
     def _call(self, path: str, call: ToolCall) -> Body:
-        try:
-            arguments = msgspec.json.decode(call.arguments)
-        except (msgspec.DecodeError, UnicodeDecodeError):
-            arguments = None
+        arguments = arguments_value(call.arguments)
         if not isinstance(arguments, dict):
             self._warn(f"{path}.arguments", "not a JSON object; sent as {'invalid_arguments': text}")
             arguments = {"invalid_arguments": call.arguments.decode("utf-8", "replace")}

@@ -10,7 +10,18 @@ from provider_gateway.adapters.openai.call_ids import accepted_id
 from provider_gateway.adapters.openai.dialect import Dialect, ReasoningBack
 from provider_gateway.adapters.openai.effort import effort_fields
 from provider_gateway.adapters.openai.think_tags import CLOSE, OPEN
-from provider_gateway.adapters.wire import adapted_schema, data_url, in_order, json_bytes, not_expressible, raw, unmarkable
+from provider_gateway.adapters.wire import (
+    adapted_schema,
+    data_url,
+    in_order,
+    json_bytes,
+    not_expressible,
+    raw,
+    state_raw,
+    state_text,
+    state_value,
+    unmarkable,
+)
 from provider_gateway.domain.answers import RequestWarning
 from provider_gateway.domain.chat import (
     Blob,
@@ -155,10 +166,10 @@ class OpenAiEncoder:
         if "reasoning_details" in body:  # they hold the text too
             body.pop("reasoning", None)
         if content:
-            plain = all(item["type"] == "text" for item in content)
-            body["content"] = "".join(item["text"] for item in content) if plain else content
+            texts = [item["text"] for item in content if item["type"] == "text" and isinstance(item.get("text"), str)]
+            body["content"] = "".join(texts) if len(texts) == len(content) else content
         if message.tool_calls:
-            body["tool_calls"] = [self._call(call) for call in message.tool_calls]
+            body["tool_calls"] = [self._call(f"{path}.tool_calls[{place}]", call) for place, call in enumerate(message.tool_calls)]
             if self.dialect.reasoning_required:
                 body.setdefault(self.dialect.reasoning_required, "")
         elif body["content"] is None:
@@ -173,9 +184,9 @@ class OpenAiEncoder:
         if state is None or state.provider != self.origin:
             self._warn(path, f"reasoning that {self.origin} did not produce is not sent to it")
         elif state.kind == "reasoning_details":
-            body["reasoning_details"] = raw(state.data)
+            body["reasoning_details"] = state_raw(state.data, path, self.origin)
         elif state.kind == "thinking":
-            signature = {"signature": state.data.decode()} if state.data else {}
+            signature = {"signature": state_text(state.data, path, self.origin)} if state.data else {}
             content.append({"type": "thinking", "thinking": [{"type": "text", "text": part.text}], **signature})
         elif wanted and state.kind == "think_tags":
             content.append({"type": "text", "text": f"{OPEN}\n{part.text}{CLOSE}\n"})
@@ -184,16 +195,16 @@ class OpenAiEncoder:
 
     def _opaque(self, path: str, state: OpaqueState, content: list[Body]) -> None:
         if state.provider == self.origin and state.kind == "content":
-            content.append({"type": "", **_loaded(state.data)})
+            content.append({"type": "", **state_value(state.data, path, self.origin, Body)})
         else:
             self._warn(path, f"a block of {state.provider} is not sent to {self.origin}")
 
-    def _call(self, call: ToolCall) -> Body:
+    def _call(self, path: str, call: ToolCall) -> Body:
         arguments = call.arguments.decode("utf-8", "replace")
         call_id = accepted_id(call.id, self.dialect)
         body: Body = {"id": call_id, "type": "function", "function": {"name": call.name, "arguments": arguments}}
         own = [state for state in call.provider_state if state.provider == self.origin]
-        return body | {state.kind: raw(state.data) for state in own}
+        return body | {state.kind: state_raw(state.data, f"{path}.provider_state", self.origin) for state in own}
 
     def _tool_use(self, request: ChatRequest) -> Body:
         """Tools and the choice among them, in the server's words."""
@@ -293,10 +304,3 @@ class OpenAiEncoder:
 
     def _warn(self, path: str, message: str) -> None:
         self.warnings.append(RequestWarning(path, message))
-
-
-def _loaded(data: bytes) -> Body:
-    import msgspec
-
-    loaded = msgspec.json.decode(data)
-    return loaded if isinstance(loaded, dict) else {}

@@ -300,7 +300,7 @@ def _said(role: str, content: str | Items) -> Item:
 
 def _is_plain(item: Any) -> bool:
     """Whether more text of an assistant can be added to the item."""
-    return isinstance(item, dict) and item["type"] == "message" and isinstance(item["content"], str)
+    return isinstance(item, dict) and item.get("type") == "message" and isinstance(item["content"], str)
 
 
 def _add_content(items: Items, own: Item, content: Item) -> None:

@@ -90,6 +90,11 @@ class OpenAiResponsesWire(Wordless):
     def relaxed(self, fault: Fault) -> OpenAiResponsesWire | None:
         """The same protocol without reasoning for a model that said it has none: it refuses to encrypt any, and to be given any."""
         model = fault.metadata.get("model")
-        if not model or not isinstance(fault, ProviderRequestRefused) or not _NO_REASONING.search(fault.message):
+        if (
+            not model
+            or model in self.dialect.plain
+            or not isinstance(fault, ProviderRequestRefused)
+            or not _NO_REASONING.search(fault.message)
+        ):
             return None
         return replace(self, dialect=replace(self.dialect, plain=self.dialect.plain | {model}))

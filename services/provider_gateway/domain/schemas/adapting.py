@@ -39,6 +39,8 @@ def _adapted(schema: bytes, subset: Subset) -> Adapted:
         return _rewritten(root, schema, subset)
     except RecursionError:
         raise Inexpressible("", "it is nested too deeply; flatten it") from None
+    except (AttributeError, KeyError, TypeError, ValueError):  # a keyword whose value no schema has, as a number of properties
+        raise Inexpressible("", "it is not a JSON Schema; mend its keywords") from None
 
 
 _cached = functools.lru_cache(maxsize=512)(_adapted)  # tool schemas come again with every turn
@@ -52,10 +54,14 @@ def _rewritten(root: Schema, schema: bytes, subset: Subset) -> Adapted:
         fresh = _rooted(fresh, subset, looser)
     else:
         fresh = Rewriting(fresh, subset, looser).root()
-    written = (
-        schema if fresh == root and _same_order(fresh, root) else json.dumps(fresh, ensure_ascii=False, separators=(",", ":")).encode()
-    )
-    return Adapted(written, tuple(looser))
+    return Adapted(schema if fresh == root and _same_order(fresh, root) else _written(fresh), tuple(looser))
+
+
+def _written(schema: Schema) -> bytes:
+    try:
+        return json.dumps(schema, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
+    except UnicodeEncodeError:  # half a character, which JSON can say and UTF-8 cannot
+        return json.dumps(schema, allow_nan=False, separators=(",", ":")).encode()
 
 
 def _same_order(one: Any, other: Any) -> bool:
