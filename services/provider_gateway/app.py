@@ -7,6 +7,7 @@ import random
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 
 from behest.provider.v1 import provider_service_pb2_grpc
 from chassis.faults import ModelNotFound, ProviderCredentialsMissing, SettingsInvalid
@@ -215,6 +216,19 @@ def _check_names(settings: ProviderGatewaySettings, names: Names) -> None:
         _check_name(key, functools.partial(names.model, model))
     if settings.default_model:
         _check_name("default_model", functools.partial(names.resolve, settings.default_model))
+    for budget in settings.budgets:
+        for model in budget.models:
+            _check_capped(f"budgets {budget.name}: models", model, names)
+
+
+def _check_capped(key: str, model: str, names: Names) -> None:
+    """Raises SettingsInvalid for a pattern of models that no call can be of, such as an alias: a budget that caps nothing."""
+    provider, slash, _ = model.partition("/")
+    begins = provider if slash else model[: model.find("*") + 1]
+    if any(fnmatchcase(known if slash else f"{known}/", begins) for known in names.providers):
+        return
+    _check_name(key, functools.partial(names.model, model))
+    raise SettingsInvalid(f"provider_gateway.{key}: {model!r} holds for no call; write provider/model, with * and ? as wildcards")
 
 
 def _check_name(key: str, resolve: Callable[[], object]) -> None:

@@ -55,6 +55,12 @@ class ConcurrencySettings(_Settings):
     queue: int = Field(100, ge=0, description="Calls that may wait for room; further ones go to another target, or fail as PROVIDER_BUSY.")
     queue_seconds: Positive = Field(10, description="How long each of them waits.")
 
+    @model_validator(mode="after")
+    def _least_fits(self) -> Self:
+        if self.most and self.least > self.most:
+            raise ValueError(f"least is {self.least} and most is {self.most}; lower least, or raise most")
+        return self
+
     def policy(self) -> ConcurrencyPolicy:
         """The same as the domain has it."""
         return ConcurrencyPolicy(**self.model_dump())
@@ -97,6 +103,10 @@ class _HttpProvider(_Provider):
             raise ValueError("it does not begin with https:// or http://")
         if not _has_host(url):
             raise ValueError("it names no host; write it as https://host/v1")
+        if "@" in urlsplit(url).netloc:
+            raise ValueError("it holds a user or password, which callers could see; set api_key, or headers.authorization")
+        if "?" in url or "#" in url:
+            raise ValueError("it goes on after the path; end it there, and set a key as api_key or under headers")
         return url.rstrip("/")
 
 
@@ -333,6 +343,14 @@ class ProviderGatewaySettings(_Settings):
         if twice := {name for name in names if names.count(name) > 1}:
             raise ValueError(f"the name {min(twice)} is there twice; give each budget its own")
         return budgets
+
+    @field_validator("providers")
+    @classmethod
+    def _have_names(cls, providers: dict[str, Any]) -> dict[str, Any]:
+        for name in providers:
+            if not name or "/" in name:
+                raise ValueError(f"{name!r} cannot be the name of a provider: models are written as provider/model")
+        return providers
 
     def all_providers(self) -> dict[str, AnyProvider]:
         """The configured providers and those that are there anyway."""

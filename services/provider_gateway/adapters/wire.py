@@ -51,6 +51,10 @@ class StreamParser(Protocol):
 class StreamDecoder(Protocol):
     """Turns events of one response into steps of one answer."""
 
+    @property
+    def done(self) -> bool:
+        """Whether the protocol's end marker came: what follows is no part of the answer. Always False where there is no such marker."""
+
     def feed(self, events: Iterable[SseEvent]) -> list[ChatEvent]:
         """What these events mean. Raises RefusedInStream for an error event, ProviderResponseInvalid for garbage."""
 

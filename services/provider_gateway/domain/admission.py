@@ -26,6 +26,7 @@ from provider_gateway.domain.models import Capabilities
 
 MAX_REQUEST_ID = 128
 MAX_METADATA = 16
+MAX_MODEL = 512
 MAX_BUDGET_KEY = 128
 MAX_STOPS = 16
 _NO_REASONING = (ReasoningEffort.UNSPECIFIED, ReasoningEffort.NONE)
@@ -74,6 +75,7 @@ def _violations(request: ChatRequest) -> Iterator[Violation]:
         yield Violation("messages", "at least one message is needed")
     if len(request.request_id) > MAX_REQUEST_ID:
         yield Violation("request_id", f"{len(request.request_id)} characters; at most {MAX_REQUEST_ID}")
+    yield from model_name(request.model)
     yield from budget_key(request.budget_key)
     if request.response_caching.max_age_seconds < 0:
         yield Violation(
@@ -88,6 +90,14 @@ def _violations(request: ChatRequest) -> Iterator[Violation]:
     yield from _tools(request)
     yield from _format(request)
     yield from _sampling(request.sampling)
+
+
+def model_name(model: str) -> Iterator[Violation]:
+    """What is wrong with a model's name: it becomes part of addresses, names and rows."""
+    if len(model) > MAX_MODEL or not model.isprintable():
+        yield Violation("model", f"at most {MAX_MODEL} printable characters")
+    elif ".." in model.split("/"):
+        yield Violation("model", f"{model!r} leads elsewhere; write provider/model or an alias")
 
 
 def budget_key(key: str) -> Iterator[Violation]:

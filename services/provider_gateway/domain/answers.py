@@ -21,6 +21,10 @@ class FinishReason(enum.Enum):
     UNKNOWN = 7
 
 
+_COUNTS = ("input_tokens", "output_tokens", "cache_read_tokens", "cache_write_tokens", "reasoning_tokens", "cache_hour_tokens")
+_BOUNDS = (*((name, 2**40) for name in _COUNTS), ("cost_nano_usd", 2**62))
+
+
 @dataclass(frozen=True, slots=True)
 class Usage:
     """What calls consumed: cached tokens are part of the input, reasoning tokens part of the output.
@@ -37,6 +41,13 @@ class Usage:
     cost_known: bool = False
     calls: int = 1
     cache_hour_tokens: int = 0
+
+    def __post_init__(self) -> None:
+        """Keeps what cannot be out of bills and budgets, whoever told it: nothing is less than none, and sums stay within 64 bits."""
+        for name, most in _BOUNDS:
+            value = getattr(self, name)
+            if not 0 <= value <= most:
+                object.__setattr__(self, name, min(max(value, 0), most))
 
 
 def summed(one: Usage, other: Usage) -> Usage:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import enum
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import reduce
 
 from chassis.faults import CapabilityMissing, ProviderResponseInvalid, RequestInvalid, Violation
-from provider_gateway.domain.admission import budget_key
-from provider_gateway.domain.answers import RequestWarning, Usage
+from provider_gateway.domain.admission import budget_key, model_name
+from provider_gateway.domain.answers import RequestWarning, Usage, summed
 from provider_gateway.domain.models import ModelTraits
 
 MAX_INPUTS = 2048
@@ -101,15 +102,7 @@ def together(results: Sequence[EmbedResult]) -> EmbedResult:
     first = results[0]
     if len(results) == 1:
         return first
-    usage = Usage(
-        input_tokens=sum(result.usage.input_tokens for result in results),
-        output_tokens=sum(result.usage.output_tokens for result in results),
-        cache_read_tokens=sum(result.usage.cache_read_tokens for result in results),
-        cache_write_tokens=sum(result.usage.cache_write_tokens for result in results),
-        cost_nano_usd=sum(result.usage.cost_nano_usd for result in results),
-        cost_known=all(result.usage.cost_known for result in results),
-        calls=sum(result.usage.calls for result in results),
-    )
+    usage = reduce(summed, (result.usage for result in results))
     vectors = tuple(vector for result in results for vector in result.vectors)
     warnings = tuple(dict.fromkeys(warning for result in results for warning in result.warnings))
     return EmbedResult(vectors, usage, first.provider, first.model, warnings)
@@ -127,6 +120,7 @@ def _violations(request: EmbedRequest) -> Iterator[Violation]:
         yield Violation("dimensions", f"{request.dimensions} is not positive; leave it unset for the model's own")
     if request.dimensions is not None and request.dimensions > MAX_DIMENSIONS:
         yield Violation("dimensions", f"{request.dimensions}; at most {MAX_DIMENSIONS}")
+    yield from model_name(request.model)
     yield from budget_key(request.budget_key)
     if len(request.request_id) > MAX_REQUEST_ID:
         yield Violation("request_id", f"{len(request.request_id)} characters; at most {MAX_REQUEST_ID}")

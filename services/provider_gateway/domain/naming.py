@@ -50,7 +50,9 @@ class Names:
         raise self._unknown(target, owners)
 
     def _unknown(self, name: str, owners: list[str]) -> ModelNotFound:
-        if owners:
+        if name in self.aliases:  # only a target can come here by an alias's name
+            hint = "it is an alias, which cannot stand here; write the models that it stands for"
+        elif owners:
             hint = f"several providers have it: write {' or '.join(f'{owner}/{name}' for owner in owners)}"
         else:
             hint = f"write provider/model, an alias, or nothing for the default{_nearest(name, self._known())}"

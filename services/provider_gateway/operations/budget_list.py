@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from chassis.faults import PageTokenInvalid, RequestInvalid, Violation
-from provider_gateway.domain.budgets import KEY, MODEL, Bucket, Cap, Totals, Whose
+from provider_gateway.domain.budgets import KEY, MODEL, TENANT, Bucket, Cap, Totals, Whose
 from provider_gateway.operations.bank import Standing
 from provider_gateway.operations.budgets import Budgets
 
@@ -58,7 +58,10 @@ class BudgetList:
 
 
 def _of_cap(cap: Cap, whose: Whose, standings: Iterable[Standing], now: float) -> Iterable[BudgetStatus]:
-    """The shares of a cap that were used in its present window, and the one that is the tenant's or the key's anyway."""
+    """The shares of a cap that were used in its present window, and the one that is the tenant's or the key's anyway.
+
+    Of keys that tenants share only the one that was asked for: the others are other tenants' affair.
+    """
     if not cap.holds_for_tenant(whose.tenant) or (whose.key and not cap.holds_for_key(whose.key)):
         return []
     own = cap.bucket(whose, now)
@@ -67,7 +70,7 @@ def _of_cap(cap: Cap, whose: Whose, standings: Iterable[Standing], now: float) -
         for standing in standings
         if cap.counts(standing.bucket)
         and (standing.bucket.tenant, standing.bucket.start) == (own.tenant, own.start)
-        and (not whose.key or KEY not in cap.per or standing.bucket.key == whose.key)
+        and (KEY not in cap.per or standing.bucket.key == whose.key or (not whose.key and TENANT in cap.per))
     }
     if MODEL not in cap.per and (whose.key or KEY not in cap.per):
         used.setdefault(own, Totals())

@@ -8,7 +8,7 @@ anew within itself.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import fields, replace
+from dataclasses import replace
 
 from chassis.faults import Fault
 from provider_gateway.domain.answers import (
@@ -26,6 +26,7 @@ from provider_gateway.domain.answers import (
     ToolCallStarted,
     Usage,
     UsageReport,
+    summed,
 )
 from provider_gateway.domain.chat import ChatRequest, FormatKind, Message, Part, ReasoningEffort, Role, TextPart
 from provider_gateway.domain.estimate import estimate_input, estimate_text
@@ -84,7 +85,7 @@ class Seams:
     def broke(self, target: Target, fault: Fault) -> None:
         """The present piece, which had output, ended too early."""
         used = self._reported or self._estimated(target)
-        self._before = used if self._before is None else total(self._before, used)
+        self._before = used if self._before is None else summed(self._before, used)
         self._reported, self._fault = None, fault
 
     def call(self, target: Target) -> ModelCall:
@@ -121,7 +122,7 @@ class Seams:
                 kept = self._without_repetition(self._without_echo(text))
                 return [TextDelta(kept)] if kept else []
             case UsageReport(usage) if self._before is not None:
-                return [UsageReport(total(self._before, usage))]
+                return [UsageReport(summed(self._before, usage))]
             case Finished(result):
                 return [*self._released(), Finished(self._whole(result))]
             case TextDelta():
@@ -161,7 +162,7 @@ class Seams:
         return replace(
             result,
             message=replace(result.message, parts=self._parts(result.message.parts)),
-            usage=total(self._before, result.usage),
+            usage=summed(self._before, result.usage),
             warnings=(*self._warnings, *result.warnings),
             seams=tuple(self._seams),
         )
@@ -207,9 +208,3 @@ def _moved(part: TextPart, before: str, cut: int) -> TextPart:
         for citation in part.citations
     )
     return TextPart(before + part.text[cut:], replace(part.notes, citations=citations) if citations else part.notes)
-
-
-def total(one: Usage, other: Usage) -> Usage:
-    """Both together; the cost is known where that of both is."""
-    summed = {each.name: getattr(one, each.name) + getattr(other, each.name) for each in fields(Usage)}
-    return Usage(**summed | {"cost_known": one.cost_known and other.cost_known})

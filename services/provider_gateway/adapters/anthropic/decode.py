@@ -193,6 +193,11 @@ class AnthropicStream:
         self._provider = provider
         self._stopped = False
 
+    @property
+    def done(self) -> bool:
+        """Whether the end marker came."""
+        return self._stopped
+
     def feed(self, events: Iterable[SseEvent]) -> list[ChatEvent]:
         """What these events mean."""
         for event in events:

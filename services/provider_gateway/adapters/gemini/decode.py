@@ -294,6 +294,11 @@ class GeminiStream:
         self._reader = GeminiReader(provider)
         self._provider = provider
 
+    @property
+    def done(self) -> bool:
+        """Never: usage and sources may follow the finish reason."""
+        return False
+
     def feed(self, events: Iterable[SseEvent]) -> list[ChatEvent]:
         """What these events mean."""
         for event in events:

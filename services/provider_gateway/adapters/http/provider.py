@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field, replace
@@ -37,6 +39,9 @@ from provider_gateway.operations.ports import EmbedCall, ModelCall
 MAX_BODY_BYTES = 64 * 1024 * 1024
 NOT_OFFERED = frozenset({"404", "405", "501"})
 MAX_ERROR_BYTES = 64 * 1024
+LAST_SECONDS = 1.0  # that a server may take to end its stream after the end marker
+LEAST_SECRET = 8  # characters of a header that may be a secret
+MOST_COUNTED = 2**40
 MOST_RELAXED = 3  # optional fields that one call may find refused, one after the other
 _HEADERS = {"content-type": "application/json", "accept-encoding": "identity"}  # inflating costs more than it saves on small events
 
@@ -130,11 +135,14 @@ class HttpProvider:
             return None
         try:
             async with self._exchange(call.model, encoded, "application/json") as response:
-                return self._wire.decode_count(await self._body(response))
+                counted = self._wire.decode_count(await self._body(response))
         except UpstreamFault as fault:
             if fault.metadata.get("status") in NOT_OFFERED:  # a server that speaks the protocol but for this method
                 return None
             raise
+        if not 0 <= counted <= MOST_COUNTED:
+            raise ProviderResponseInvalid(f"{self.name} counted {counted} tokens, which cannot be", metadata={"provider": self.name})
+        return counted
 
     def _relaxed(self, wire: Wire, fault: Fault) -> Wire:
         """The wire without the optional field that the server refused; raises the fault when it was something else.
@@ -180,6 +188,10 @@ class HttpProvider:
                 raise
             begun = begun or any(map(is_output, batch))
             yield batch
+            if decoder.done:
+                await _rest_of(response)
+                yield decoder.end()
+                return
         try:
             rest = decoder.feed(parser.end())
         except ProviderResponseInvalid:  # the last event was cut in the middle
@@ -193,7 +205,7 @@ class HttpProvider:
         while True:
             key, own = self._secrets(tried)
             tried.append(key)
-            refused = Refused(self.name, model, key)
+            refused = Refused(self.name, model, key, _told_by(own))
             headers = {**_HEADERS, "accept": accept, **self._wire.headers(key), **own}
             try:
                 async with self._http.post(self._url(encoded), headers, encoded.body) as response:
@@ -271,9 +283,23 @@ class HttpProvider:
         )
 
 
+async def _rest_of(response: HttpResponse) -> None:
+    """Reads to the end, after which the connection can be used again; an answer that is complete neither waits long for it nor fails."""
+    with contextlib.suppress(TimeoutError, TransportError):
+        async with asyncio.timeout(LAST_SECONDS):
+            while await response.read():
+                pass
+
+
 def _is_whole(content_type: str) -> bool:
     """Whether a body of this type is one JSON document; lines of JSON are a stream."""
     return "json" in content_type and "ndjson" not in content_type
+
+
+def _told_by(headers: Mapping[str, str]) -> tuple[str, ...]:
+    """What must not be told of configured headers: all that is long enough for a secret, with and without a word such as Bearer."""
+    values = {word for value in headers.values() for word in (value, value.rpartition(" ")[2])}
+    return tuple(sorted((value for value in values if len(value) >= LEAST_SECRET), key=len, reverse=True))
 
 
 def _warned(result: ChatResult, warnings: tuple[RequestWarning, ...]) -> ChatResult:

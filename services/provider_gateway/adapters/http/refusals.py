@@ -8,7 +8,7 @@ Whatever comes, the fault says which provider, its words (shortened, keys blotte
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -55,11 +55,12 @@ class Refusal:
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """Who refused whom: what a fault needs beside the refusal. `secret` is blotted out wherever it appears."""
+    """Who refused whom: what a fault needs beside the refusal. `secret` and `more` are blotted out wherever they appear."""
 
     provider: str
     model: str
     secret: str = ""
+    more: Sequence[str] = ()
 
 
 def refusal_of(status: int, body: bytes) -> Refusal:
@@ -96,7 +97,7 @@ def fault_of(
 ) -> UpstreamFault | ModelNotFound:
     """The fault that a refusal means."""
     cls, remedy = _meaning(refusal)
-    said = _blotted(refusal.message, refused.secret)
+    said = _blotted(refusal.message, refused)
     status = f" with HTTP {refusal.status}" if refusal.status else ""
     words = f": {said}" if said else ""
     return cls(
@@ -185,15 +186,15 @@ def _metadata(refusal: Refusal, refused: Refused, headers: Mapping[str, str]) ->
         "provider": refused.provider,
         "model": refused.model,
         "status": str(refusal.status or ""),
-        "code": _blotted(refusal.code or refusal.type, refused.secret)[:100],
+        "code": _blotted(refusal.code or refusal.type, refused)[:100],
         "quota": ",".join(refusal.details.quotas)[:200],
         "upstream_request_id": upstream_id[:100],
     }
     return {key: value for key, value in found.items() if value}
 
 
-def _blotted(text: str, secret: str) -> str:
-    if secret:
+def _blotted(text: str, refused: Refused) -> str:
+    for secret in filter(None, (refused.secret, *refused.more)):
         text = text.replace(secret, "[key]")
     text = " ".join(_KEYS.sub("[key]", text[: 4 * MAX_WORDS]).split())
     return text if len(text) <= MAX_WORDS else f"{text[:MAX_WORDS]}…"

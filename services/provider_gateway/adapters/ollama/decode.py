@@ -75,6 +75,11 @@ class OllamaStream:
         self._reader = OllamaReader(origin, provider)
         self._provider = provider
 
+    @property
+    def done(self) -> bool:
+        """Whether the end marker came."""
+        return self._reader.done
+
     def feed(self, events: Iterable[SseEvent]) -> list[ChatEvent]:
         """What these lines mean."""
         for event in events:

@@ -246,6 +246,11 @@ class OpenAiStream:
         self._provider = provider
         self._done, self._done_suffices = False, done_suffices
 
+    @property
+    def done(self) -> bool:
+        """Whether the end marker came."""
+        return self._done
+
     def feed(self, events: Iterable[SseEvent]) -> list[ChatEvent]:
         """What these events mean."""
         for event in events:

@@ -44,6 +44,11 @@ class ResponseStream:
         self._id = ""
         self._ended = False
 
+    @property
+    def done(self) -> bool:
+        """Whether the end marker came."""
+        return self._ended
+
     def feed(self, events: Iterable[SseEvent]) -> list[ChatEvent]:
         """What these events mean."""
         for event in events:
