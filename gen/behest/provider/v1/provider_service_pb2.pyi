@@ -625,7 +625,9 @@ class ListBudgetsRequest(_message.Message):
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     budget_key: _builtins.str
-    """Only caps that hold for this budget key. Empty for those of all keys that were used of late."""
+    """Only caps that hold for this budget key. Empty for those of all the tenant's keys that were used of late; of keys that tenants share
+    only the named one is listed.
+    """
     page_size: _builtins.int
     """The most to return. 0: 100; at most 1000."""
     page_token: _builtins.str
