@@ -23,6 +23,7 @@ CASES = (
     "turns",
     "gateway",
     "proxies",
+    "cancel",
     "append",
     "growth",
     "carriers",
