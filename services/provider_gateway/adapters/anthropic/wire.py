@@ -6,15 +6,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from chassis.faults import Fault
-from provider_gateway.adapters.anthropic import count
 from provider_gateway.adapters.anthropic.decode import AnthropicStream, message_result
 from provider_gateway.adapters.anthropic.encode import AnthropicEncoder
+from provider_gateway.adapters.counting import count_in, counted_part
 from provider_gateway.adapters.wire import Encoded, Wordless
 from provider_gateway.domain.answers import ChatResult
 from provider_gateway.operations.ports import ModelCall
 
 PATH = "/v1/messages"
 VERSION = "2023-06-01"
+COUNT_PATH = "/v1/messages/count_tokens"
+COUNTED = frozenset({"model", "system", "messages", "tools", "tool_choice", "thinking", "output_config"})
+"""What the method takes of a request; the rest it refuses."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,11 +48,11 @@ class AnthropicWire(Wordless):
 
     def encode_count(self, call: ModelCall) -> Encoded:
         """The request that counts input tokens."""
-        return Encoded(count.PATH, count.counted_part(self.encode(call, stream=False).body))
+        return Encoded(COUNT_PATH, counted_part(self.encode(call, stream=False).body, COUNTED))
 
     def decode_count(self, body: bytes) -> int:
         """The count."""
-        return count.count_in(self.provider, body)
+        return count_in(self.provider, body, "input_tokens")
 
     def relaxed(self, _: Fault) -> AnthropicWire | None:
         """None: the gateway sends no field that a server could do without."""

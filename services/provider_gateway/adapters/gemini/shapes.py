@@ -117,15 +117,8 @@ class Embeddings(msgspec.Struct, rename="camel", gc=False):
     usage_metadata: UsageShape | None = None
 
 
-class Count(msgspec.Struct, rename="camel", gc=False):
-    """How many tokens a request has."""
-
-    total_tokens: int
-
-
 ANSWERS = msgspec.json.Decoder(Answer)
 ANSWER_LISTS = msgspec.json.Decoder(list[Answer])
 RAW_ANSWERS = msgspec.json.Decoder(RawAnswer)
 RAW_ANSWER_LISTS = msgspec.json.Decoder(list[RawAnswer])
 EMBEDDINGS = msgspec.json.Decoder(Embeddings)
-COUNTS = msgspec.json.Decoder(Count)

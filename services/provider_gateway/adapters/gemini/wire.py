@@ -6,14 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from urllib.parse import quote
 
-import msgspec
-
 from chassis.faults import Fault
+from provider_gateway.adapters.counting import count_in
 from provider_gateway.adapters.gemini.decode import GeminiStream, response_result
 from provider_gateway.adapters.gemini.embeddings import MOST_INPUTS, embed_body, embed_result
 from provider_gateway.adapters.gemini.encode import GeminiEncoder
-from provider_gateway.adapters.gemini.shapes import COUNTS
-from provider_gateway.adapters.wire import Encoded, Wordless, json_bytes, malformed
+from provider_gateway.adapters.wire import Encoded, Wordless, json_bytes
 from provider_gateway.domain.answers import ChatResult
 from provider_gateway.domain.embeddings import EmbedResult
 from provider_gateway.operations.ports import EmbedCall, ModelCall
@@ -77,10 +75,7 @@ class GeminiWire(Wordless):
 
     def decode_count(self, body: bytes) -> int:
         """The count."""
-        try:
-            return COUNTS.decode(body).total_tokens
-        except (msgspec.DecodeError, UnicodeDecodeError):
-            raise malformed(self.provider, "a count", body) from None
+        return count_in(self.provider, body, "totalTokens")
 
     def relaxed(self, _: Fault) -> GeminiWire | None:
         """None: the gateway sends no field that a server could do without."""

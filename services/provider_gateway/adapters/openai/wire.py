@@ -8,7 +8,7 @@ from typing import Any
 from urllib.parse import quote
 
 from chassis.faults import Fault, ProviderRequestRefused
-from provider_gateway.adapters.openai import count
+from provider_gateway.adapters.counting import count_in, counted_part
 from provider_gateway.adapters.openai.decode import OpenAiReader, OpenAiStream, completion
 from provider_gateway.adapters.openai.dialect import Dialect
 from provider_gateway.adapters.openai.embed import decoded_vectors, encoded_inputs
@@ -19,6 +19,9 @@ from provider_gateway.domain.embeddings import EmbedResult
 from provider_gateway.operations.ports import EmbedCall, ModelCall
 
 PATH = "/chat/completions"
+COUNT_PATH = "/tokenize"  # beside /v1
+COUNTED = frozenset({"model", "messages", "tools", "chat_template_kwargs"})
+"""What vLLM takes of a chat, which it renders by the model's own template, and counts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,11 +90,11 @@ class OpenAiWire(Wordless):
         """The request that counts input tokens; None for servers that do not."""
         if not self.dialect.counts:
             return None
-        return Encoded(count.PATH, count.counted_part(self.encode(call, stream=False).body), beside_v1=True)
+        return Encoded(COUNT_PATH, counted_part(self.encode(call, stream=False).body, COUNTED), beside_v1=True)
 
     def decode_count(self, body: bytes) -> int:
         """The count."""
-        return count.count_in(self.provider, body)
+        return count_in(self.provider, body, "count")
 
     def relaxed(self, fault: Fault) -> OpenAiWire | None:
         """The same protocol without the optional field that fault complains about."""

@@ -76,14 +76,7 @@ class Kind(msgspec.Struct, gc=False):
     type: str
 
 
-class Count(msgspec.Struct, gc=False):
-    """How many tokens a request has."""
-
-    input_tokens: int
-
-
 EVENTS = msgspec.json.Decoder(Event)
 RESPONSES = msgspec.json.Decoder(ResponseShape)
 KINDS = msgspec.json.Decoder(Kind)
 ITEMS = msgspec.json.Decoder(Item)
-COUNTS = msgspec.json.Decoder(Count)

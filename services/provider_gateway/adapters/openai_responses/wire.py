@@ -6,16 +6,14 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-import msgspec
-
 from chassis.faults import Fault, ProviderRequestRefused
+from provider_gateway.adapters.counting import count_in
 from provider_gateway.adapters.openai import Dialect as VectorDialect
 from provider_gateway.adapters.openai.embed import decoded_vectors, encoded_inputs
 from provider_gateway.adapters.openai_responses.decode import ResponseStream, response_result
 from provider_gateway.adapters.openai_responses.dialect import Dialect
 from provider_gateway.adapters.openai_responses.encode import ResponsesEncoder
-from provider_gateway.adapters.openai_responses.shapes import COUNTS
-from provider_gateway.adapters.wire import Encoded, Wordless, malformed
+from provider_gateway.adapters.wire import Encoded, Wordless
 from provider_gateway.domain.answers import ChatResult
 from provider_gateway.domain.embeddings import EmbedResult
 from provider_gateway.operations.ports import EmbedCall, ModelCall
@@ -82,10 +80,7 @@ class OpenAiResponsesWire(Wordless):
 
     def decode_count(self, body: bytes) -> int:
         """The count."""
-        try:
-            return COUNTS.decode(body).input_tokens
-        except (msgspec.DecodeError, UnicodeDecodeError):
-            raise malformed(self.provider, "a count", body) from None
+        return count_in(self.provider, body, "input_tokens")
 
     def relaxed(self, fault: Fault) -> OpenAiResponsesWire | None:
         """The same protocol without reasoning for a model that said it has none: it refuses to encrypt any, and to be given any."""
