@@ -163,3 +163,32 @@ def test_where_all_rest_the_one_that_is_ready_first_is_taken() -> None:
     assert keys.turned_away("a", ProviderRateLimited("slow down", retry_after=5.0))
     assert not keys.turned_away("b", ProviderRateLimited("slow down", retry_after=50.0), ["a", "b"])
     assert {keys.take() for _ in range(4)} == {"a"}
+
+
+async def test_when_all_keys_are_over_their_limit_the_wait_is_that_of_the_first_one_free() -> None:
+    waits = {"a": "2", "b": "50"}
+
+    async def reply(conversation: Conversation) -> None:
+        wait = waits[conversation.received.headers["authorization"].removeprefix("Bearer ")]
+        await conversation.head(429, content_type="application/json", content_length="2", retry_after=wait)
+        await conversation.send(b"{}")
+
+    async with open_upstream(reply) as upstream:
+        settings = settings_of(provider(upstream, "a", "b"), retries={"attempts": 1})
+        async with open_gateway(settings) as stub:
+            with pytest.raises(ProviderRateLimited) as caught:
+                await ask(stub)
+    assert sorted(sent(upstream)) == ["a", "b"]
+    assert caught.value.retry_after is not None and caught.value.retry_after <= 2
+
+
+@pytest.mark.parametrize("at", ["api_key", "headers.x-token"])
+async def test_a_secret_with_a_line_break_is_named_and_not_shown(at: str) -> None:
+    secrets = {"api_key": "k", "x": "v"} | ({"api_key": "one\ntwo"} if at == "api_key" else {"x": "one\ntwo"})
+    async with open_upstream(*answering({}).replies) as upstream:
+        own = {"adapter": "openai", "base_url": upstream.url, "api_key": secrets["api_key"], "headers": {"x-token": secrets["x"]}}
+        async with open_gateway(settings_of({"p": own})) as stub:
+            with pytest.raises(ProviderCredentialsMissing, match=at) as caught:
+                await ask(stub)
+    assert "two" not in caught.value.message
+    assert not upstream.received

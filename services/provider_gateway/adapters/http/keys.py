@@ -56,6 +56,13 @@ class Keys:
         self._rests[key] = now + rest
         return any(other not in tried and other not in self._rests for other in self._present())
 
+    def patience(self, fault: Fault) -> float | None:
+        """Seconds to wait after a call that failed so with its last key: until the first of several limited ones is free again."""
+        if len(self.reads) < 2 or not isinstance(fault, ProviderRateLimited) or fault.retry_after is None:
+            return fault.retry_after
+        now = self.clock.monotonic()
+        return min((max(0.0, until - now) for until in self._rests.values()), default=fault.retry_after)
+
     def _present(self) -> list[str]:
         """The keys that can be read, beginning with the one whose turn it is."""
         found, lacking = list[str](), list[SettingsInvalid]()

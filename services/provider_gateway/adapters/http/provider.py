@@ -221,6 +221,7 @@ class HttpProvider:
             except TransportError as error:
                 raise self._transport_fault(error, streaming=accept == "text/event-stream") from None
             if not self._keys.turned_away(key, fault, tried):
+                fault.retry_after = self._keys.patience(fault)
                 raise fault
 
     def _url(self, encoded: Encoded) -> str:
@@ -247,9 +248,14 @@ class HttpProvider:
     def _secrets(self, tried: Sequence[str] = ()) -> tuple[str, dict[str, str]]:
         """A key that was not tried yet, empty where none is needed, and the provider's own headers."""
         try:
-            return self._keys.take(tried), {name: read() for name, read in self._endpoint.headers.items()}
+            key, headers = self._keys.take(tried), {name: read() for name, read in self._endpoint.headers.items()}
         except SettingsInvalid as fault:
             raise self._lacking(fault) from None
+        for where, value in (("api_key", key), *((f"headers.{name}", value) for name, value in headers.items())):
+            if not value.isprintable():
+                text = f"{self.name} has a secret that no header can hold: {where} has a line break or another control character"
+                raise ProviderCredentialsMissing(f"{text}; write it on one line", metadata={"provider": self.name, "field": where})
+        return key, headers
 
     def _lacking(self, fault: SettingsInvalid) -> ProviderCredentialsMissing:
         text = f"{self.name} lacks a secret: {fault.message}"
