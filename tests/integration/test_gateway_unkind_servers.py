@@ -8,7 +8,7 @@ import pytest
 
 from behest.chat.v1 import chat_pb2
 from behest.provider.v1 import provider_service_pb2 as pb
-from chassis.faults import Fault, ProviderResponseInvalid
+from chassis.faults import Fault, ProviderRateLimited, ProviderResponseInvalid
 from chassis.rpc import Call, call_scope
 from kit.provider_gateway import open_gateway, settings_of, steps_of
 from kit.provider_upstream import open_upstream, silence, stream, whole
@@ -94,3 +94,17 @@ async def test_keys_that_tenants_share_are_not_listed_to_those_who_do_not_know_t
             assert not (await stub.ListBudgets(pb.ListBudgetsRequest())).budgets
             (listed,) = (await stub.ListBudgets(pb.ListBudgetsRequest(budget_key="key-of-one"))).budgets
     assert (listed.scope["key"], listed.used) == ("key-of-one", 1)
+
+
+@pytest.mark.feature("P11")
+@pytest.mark.parametrize("wish", ["99999999999999999999", "Wed, 21 Oct 9999 07:28:00 GMT"])
+async def test_no_wish_leaves_a_target_alone_for_ever(wish: str) -> None:
+    async with open_upstream(whole({"error": {"message": "slow down"}}, 429, retry_after=wish)) as upstream:
+        acme = {"adapter": "openai", "base_url": f"{upstream.url}/v1"}
+        async with open_gateway(settings_of({"acme": acme})) as stub:
+            with pytest.raises(ProviderRateLimited) as caught:
+                await stub.Chat(asked())
+            providers = (await stub.ListProviders(pb.ListProvidersRequest())).providers
+    assert caught.value.retry_after == 86_400
+    (target,) = next(provider for provider in providers if provider.name == "acme").targets
+    assert target.cooling_until.seconds > 0

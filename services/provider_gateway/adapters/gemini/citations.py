@@ -51,7 +51,8 @@ def _grounded(places: _Places, grounding: Any) -> Iterator[Cited]:
     for support in supports:
         segment = support.get("segment")
         place = segment if isinstance(segment, dict) else {}
-        for index in support.get("groundingChunkIndices") or ():
+        indices = support.get("groundingChunkIndices")
+        for index in indices if isinstance(indices, list) else ():
             if isinstance(index, int) and 0 <= index < len(chunks):
                 yield places.cited(chunks[index], place.get("startIndex"), place.get("endIndex"))
     if not supports:

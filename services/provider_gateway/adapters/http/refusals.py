@@ -107,6 +107,9 @@ def fault_of(
     )
 
 
+LONGEST_WAIT = 86_400.0
+"""Seconds: no quota turns less often than once a day, and what says more would leave a target alone for ever."""
+
 Meaning = tuple[type[UpstreamFault] | type[ModelNotFound], str]
 
 _CREDENTIALS: Meaning = (ProviderCredentialsRefused, "check the provider's api_key")
@@ -176,8 +179,9 @@ def _meaning(refusal: Refusal) -> Meaning:
 
 
 def _wait(refusal: Refusal, headers: Mapping[str, str], now: float) -> float | None:
-    said = retry_after(headers, now)
-    return refusal.details.retry_after if said is None else said
+    told = retry_after(headers, now)
+    wait = refusal.details.retry_after if told is None else told
+    return None if wait is None else min(wait, LONGEST_WAIT)
 
 
 def _metadata(refusal: Refusal, refused: Refused, headers: Mapping[str, str]) -> dict[str, str]:
