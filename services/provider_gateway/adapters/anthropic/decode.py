@@ -137,8 +137,8 @@ class AnthropicReader:
     def _text(self, index: int, block: dict[str, Any]) -> None:
         if block.get("text"):
             self.answer.text(str(block["text"]))
-        if block.get("citations"):
-            self._citations[index] = list(block["citations"])
+        if isinstance(cited := block.get("citations"), list) and cited:
+            self._citations[index] = list(cited)
 
     def _cite(self, given: list[Any]) -> None:
         """What the text rests on goes with it: in the contract's words, and in the provider's, which it wants back."""
@@ -246,7 +246,7 @@ def message_result(provider: str, body: bytes) -> ChatResult:
     """A whole message from its bytes."""
     try:
         message = MESSAGES.decode(body)
-        blocks = [msgspec.json.decode(block) for block in message.content or ()]
+        blocks = [msgspec.json.decode(block, type=dict[str, Any]) for block in message.content or ()]
     except (msgspec.DecodeError, UnicodeDecodeError):
         raise malformed(provider, "something", body) from None
     if message.error or message.type == "error":

@@ -81,4 +81,4 @@ def _citation(annotation: Any) -> Citation | None:
 
 def _place(value: Any) -> int | None:
     """A place in a text; None for what cannot be one."""
-    return value if isinstance(value, int) and 0 <= value < 2**31 else None
+    return value if type(value) is int and 0 <= value < 2**31 else None
