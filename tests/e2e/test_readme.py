@@ -105,7 +105,8 @@ def test_the_tool_that_is_shown_is_one(tmp_path: Path) -> None:
 @pytest.mark.feature("T2")
 async def test_the_tool_that_is_shown_is_called_by_the_order_that_is_shown(tmp_path: Path) -> None:
     (tmp_path / "tools.py").write_text(block(CONFIGURATION, "python"))
-    (tmp_path / "behest.yaml").write_text(block(CONFIGURATION, "yaml", 1))
+    shown = [text for text in re.findall(r"```yaml\n(.*?)```", CONFIGURATION, re.S) if "tools.py:order_status" in text]
+    (tmp_path / "behest.yaml").write_text(shown[0])
     (order,) = re.findall(r"^\$ behest (run .*)$", CONFIGURATION, re.M)
     command = [sys.executable, "-m", "suite", *shlex.split(order), "--no-json", "--config", "behest.yaml"]
     assert "A-1017 is on its way." in await run(*command, cwd=tmp_path)

@@ -166,6 +166,12 @@ async def test_an_idle_gateway_says_once_that_budgets_cannot_be_kept_and_once_th
                 await budgets._tend()
                 await budgets._round(is_look=True)
             server.start()
-            await budgets._tend()
-    told = [line["event"] for line in logs if line["event"].startswith("budgets")]
+            while "budgets are kept again" not in events(logs):  # the first try may meet the connection that broke
+                await budgets._tend()
+                await budgets._round(is_look=True)
+    told = [event for event in events(logs) if event.startswith("budgets")]
     assert told == ["budgets cannot be kept; calls under a budget are refused", "budgets are kept again"]
+
+
+def events(logs: list[structlog.typing.EventDict]) -> list[str]:
+    return [line["event"] for line in logs]
