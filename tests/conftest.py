@@ -9,6 +9,9 @@ import pytest
 import structlog
 from hypothesis import HealthCheck, settings
 
+# Read when grpc is imported. Programs are started under other users here, by a real fork; grpc's handlers have no business in those.
+os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
+
 from kit.kafka import kafka, kafka_server, private_kafka
 
 __all__ = ["kafka", "kafka_server", "private_kafka"]  # fixtures for every test
