@@ -37,13 +37,13 @@ class EventBuffer:
             self._room = self._loop.create_future()
             await self._room
 
-    def put(self, events: Sequence[ChatEvent]) -> None:
-        """Adds steps; from now on the call has begun for the reader."""
+    def put(self, events: Sequence[ChatEvent], characters: int = 0) -> None:
+        """Adds steps, which have so many characters of output; from now on the call has begun for the reader."""
         if events:
             self.begun = True
             self.finished = isinstance(events[-1], Finished)
             self._events.extend(events)
-            self._weight += sum(map(_weight, events))
+            self._weight += characters
             _wake(self._arrival)
 
     def end(self, fault: BaseException | None = None) -> None:
@@ -63,13 +63,6 @@ class EventBuffer:
         events, self._events, self._weight = self._events, [], 0
         _wake(self._room)
         return merged(events)
-
-
-def _weight(event: ChatEvent) -> int:
-    """Characters of a step."""
-    if isinstance(event, TextDelta | ReasoningDelta):
-        return len(event.text)
-    return len(event.arguments) if isinstance(event, ToolCallDelta) else 0
 
 
 def merged(events: list[ChatEvent]) -> list[ChatEvent]:

@@ -44,9 +44,9 @@ class Relay:
                 await self._streamed(piece, place, reservation)
             else:
                 events = burst(priced(await target.access.provider.complete(target.call), target.traits.price))
-                heard(reservation, events)
+                characters = heard(reservation, events)
                 place.claim()
-                self._put(events, piece)
+                self._put(events, characters, piece)
         except Fault as fault:
             if piece.begun:
                 self._broke(target, fault)
@@ -57,7 +57,8 @@ class Relay:
         access, price, provider, put = target.access, target.traits.price, target.access.provider, self._put
         async with watched(provider.name, access.limits) as watch, aclosing(provider.stream(piece.call)) as batches:
             async for batch in batches:
-                if not watch.saw(batch, heard(reservation, batch)):
+                characters = heard(reservation, batch)
+                if not watch.saw(batch, characters):  # and so what is held has no characters
                     held += batch
                     continue
                 if held:
@@ -68,16 +69,16 @@ class Relay:
                 if buffer.full:
                     await _room(buffer, watch)
                 if batch:
-                    put(batch if price is None else priced_events(batch, price), piece)
+                    put(batch if price is None else priced_events(batch, price), characters, piece)
         if not buffer.finished:
             raise StreamIncomplete(f"{provider.name} ended the stream without finishing", metadata={"provider": provider.name})
 
-    def _put(self, events: Sequence[ChatEvent], piece: _Piece) -> None:
+    def _put(self, events: Sequence[ChatEvent], characters: int, piece: _Piece) -> None:
         piece.begun = True
         if self._seams is not None:
             events = self._seams.taken(events, piece.target, piece.joins)
         self._record.saw(events)
-        self._buffer.put(events)
+        self._buffer.put(events, characters)
 
     def _broke(self, target: Target, fault: Fault) -> None:
         """Output was delivered: whoever is asked now must be able to go on with it."""
