@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import fcntl
 import functools
-import os
 import shutil
 import signal
 import subprocess
@@ -13,8 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kit.ports import free_ports
+from kit.programs import fetched, is_fetched
 
 VERSION = "4.1.0"
+NAME = f"kafka-{VERSION}"
 START_SECONDS = 60.0
 POM = f"""<project xmlns="http://maven.apache.org/POM/4.0.0"><modelVersion>4.0.0</modelVersion>
 <groupId>behest.test</groupId><artifactId>kafka</artifactId><version>1</version><packaging>pom</packaging>
@@ -58,37 +58,21 @@ num.io.threads=2
 """
 
 
-def cache_folder() -> Path:
-    """Where the jars are kept."""
-    root = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
-    return Path(root) / "behest" / f"kafka-{VERSION}"
-
-
 @functools.cache
 def missing() -> str:
     """Why no broker can be started here; empty when one can."""
     if shutil.which("java") is None:
         return "Java is not installed: apt-get install default-jre-headless"
-    if shutil.which("mvn") is None and not (cache_folder() / "complete").exists():
+    if shutil.which("mvn") is None and not is_fetched(NAME):
         return "Maven is not installed: apt-get install maven"
     return ""
 
 
 @functools.cache
 def libraries() -> Path:
-    """The folder of Kafka's jars, fetched when it is not complete; one process fetches, others wait for it."""
-    folder = cache_folder()
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not (folder / "complete").exists():
-            (folder / "pom.xml").write_text(POM)
-            command = ["mvn", "-B", "-q", "dependency:copy-dependencies", f"-DoutputDirectory={folder / 'libs'}"]
-            fetched = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=600, check=False)
-            if fetched.returncode:
-                raise RuntimeError(f"Maven could not fetch Kafka {VERSION}: {fetched.stdout}{fetched.stderr}")
-            (folder / "complete").touch()
-    return folder / "libs"
+    """The folder of Kafka's jars."""
+    command = ["mvn", "-B", "-q", "dependency:copy-dependencies", "-DoutputDirectory=libs"]
+    return fetched(NAME, "pom.xml", POM, command) / "libs"
 
 
 def _java(*arguments: str) -> list[str]:

@@ -1,4 +1,4 @@
-"""Programs of other people that tests and benchmarks start. Those from npm are fetched once, by exact version, and cached."""
+"""Programs of other people that tests and benchmarks start. What is fetched is fetched once, by exact version, and cached."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import subprocess
 from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
 
-FETCH_SECONDS = 300
+FETCH_SECONDS = 600
 START_SECONDS = 90.0
 QUIET = asyncio.subprocess.DEVNULL
 
@@ -30,22 +30,41 @@ def missing() -> str:
     return ""
 
 
-def installed(package: str, version: str, overrides: Mapping[str, str] | None = None) -> Path:
-    """The folder of a package, fetched when it is not there; one process fetches, others wait for it. Its scripts are not run."""
-    root = Path(os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache"))
-    folder = root / "behest" / f"{package.replace('@', '').replace('/', '-')}-{version}"
+def cache_folder(name: str) -> Path:
+    """Where something that is fetched once is kept."""
+    root = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
+    return Path(root) / "behest" / name
+
+
+def is_fetched(name: str) -> bool:
+    """Whether something is there whole."""
+    return (cache_folder(name) / "complete").exists()
+
+
+def fetched(name: str, file: str, text: str, command: Sequence[str]) -> Path:
+    """The folder of something that a command fetches by what a file says, fetched when it is not there whole.
+
+    One process fetches, others wait for it.
+    """
+    folder = cache_folder(name)
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        if not (folder / "complete").exists():
-            wanted = {"private": True, "dependencies": {package: version}, "overrides": dict(overrides or {})}
-            (folder / "package.json").write_text(json.dumps(wanted))
-            command = ["npm", "install", "--no-audit", "--no-fund", "--ignore-scripts", "--loglevel=error"]
-            fetched = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=FETCH_SECONDS, check=False)
-            if fetched.returncode:
-                raise RuntimeError(f"npm could not fetch {package} {version}: {fetched.stdout}{fetched.stderr}")
+        if not is_fetched(name):
+            (folder / file).write_text(text)
+            ended = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=FETCH_SECONDS, check=False)
+            if ended.returncode:
+                raise RuntimeError(f"{command[0]} could not fetch {name}: {ended.stdout}{ended.stderr}")
             (folder / "complete").touch()
-    return folder / "node_modules" / package
+    return folder
+
+
+def installed(package: str, version: str, overrides: Mapping[str, str] | None = None) -> Path:
+    """The folder of a package from npm; its scripts are not run."""
+    name = f"{package.replace('@', '').replace('/', '-')}-{version}"
+    wanted = {"private": True, "dependencies": {package: version}, "overrides": dict(overrides or {})}
+    command = ["npm", "install", "--no-audit", "--no-fund", "--ignore-scripts", "--loglevel=error"]
+    return fetched(name, "package.json", json.dumps(wanted), command) / "node_modules" / package
 
 
 @contextlib.asynccontextmanager
