@@ -51,19 +51,3 @@ def call_scope(call: Call) -> Iterator[Call]:
         yield call
     finally:
         CURRENT.reset(token)
-
-
-def outgoing_metadata(call: Call) -> dict[str, str]:
-    """What a call made on behalf of this one carries along."""
-    metadata = {TENANT_KEY: call.tenant}
-    if call.traceparent:
-        metadata[TRACE_KEY] = call.traceparent
-    return metadata
-
-
-def shorter(own: float | None, call: Call) -> float | None:
-    """The timeout of a call made on behalf of this one: the smaller of its own and what remains, None when neither is bound."""
-    remaining = call.remaining()
-    if own is None or remaining is None:
-        return remaining if own is None else own
-    return min(own, remaining)

@@ -90,11 +90,6 @@ class Assembly:
         self._started = False
 
     @property
-    def has_calls(self) -> bool:
-        """Whether the model called a tool."""
-        return bool(self._ordered)
-
-    @property
     def parts(self) -> int:
         """How many parts are complete, which is the place of the next one."""
         return len(self._parts)
