@@ -14,6 +14,7 @@ from behest.provider.v1 import provider_service_pb2 as pb
 from behest.provider.v1.provider_service_pb2_grpc import ProviderServiceStub
 from chassis.faults import Fault, ProviderCredentialsMissing, ProviderCredentialsRefused, ProviderRateLimited, SettingsInvalid
 from chassis.settings import load
+from kit.provider_double import StillClock
 from kit.provider_gateway import open_gateway, settings_of
 from kit.provider_upstream import Conversation, Upstream, open_upstream
 from provider_gateway.adapters.http.keys import LIMITED_SECONDS, REFUSED_SECONDS, Keys
@@ -125,32 +126,17 @@ def test_one_key_and_several_are_not_mixed() -> None:
         settings_of({"p": {"adapter": "openai", "api_key": "a", "api_keys": ["b"]}})
 
 
-class Hands:
-    """A clock whose hands a test moves."""
-
-    at = 0.0
-
-    def now(self) -> float:
-        return self.at
-
-    def monotonic(self) -> float:
-        return self.at
-
-    async def sleep(self, seconds: float) -> None:
-        self.at += seconds
-
-
 def test_a_key_rests_as_long_as_the_provider_asked_else_as_its_kind_of_trouble_lasts() -> None:
-    clock = Hands()
+    clock = StillClock(0.0)
     keys = Keys([lambda: "a", lambda: "b"], clock)
 
     def rested(fault: Fault) -> float:
         """Seconds until the key that was turned away comes again."""
         assert keys.turned_away("a", fault)
-        began = clock.at
+        began = clock.time
         while "a" not in (keys.take(), keys.take()):
-            clock.at += 0.5
-        return clock.at - began
+            clock.time += 0.5
+        return clock.time - began
 
     assert rested(ProviderRateLimited("slow down", retry_after=2.0)) == 2.0
     assert rested(ProviderRateLimited("slow down")) == LIMITED_SECONDS
@@ -158,7 +144,7 @@ def test_a_key_rests_as_long_as_the_provider_asked_else_as_its_kind_of_trouble_l
 
 
 def test_where_all_rest_the_one_that_is_ready_first_is_taken() -> None:
-    clock = Hands()
+    clock = StillClock(0.0)
     keys = Keys([lambda: "a", lambda: "b"], clock)
     assert keys.turned_away("a", ProviderRateLimited("slow down", retry_after=5.0))
     assert not keys.turned_away("b", ProviderRateLimited("slow down", retry_after=50.0), ["a", "b"])

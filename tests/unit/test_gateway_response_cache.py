@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from chassis.faults import Fault, ProviderUnavailable, RequestInvalid, StreamIncomplete
 from chassis.rpc import Call, call_scope
+from kit.provider_double import StillClock
 from provider_gateway.domain.answers import ChatEvent, ChatResult, Finished, FinishReason, Seam, Started, TextDelta, Usage, UsageReport
 from provider_gateway.domain.chat import (
     Blob,
@@ -47,21 +48,6 @@ def answer(text: str, **fields: object) -> ChatResult:
     return replace(result, **fields)  # type: ignore[arg-type]
 
 
-class Hands:
-    """A clock whose hands a test moves."""
-
-    at = 0.0
-
-    def now(self) -> float:
-        return self.at
-
-    def monotonic(self) -> float:
-        return self.at
-
-    async def sleep(self, seconds: float) -> None:
-        self.at += seconds
-
-
 class Counting:
     """Chats that say how often they were asked. `cut` ends streams before their end."""
 
@@ -84,8 +70,8 @@ class Counting:
         yield [TextDelta(str(self.asked)), UsageReport(SPENT), Finished(result)]
 
 
-def cached(chats: Counting, bounds: CacheBounds = BOUNDS, clock: Hands | None = None) -> CachedChats:
-    return CachedChats(chats, ResponseCache(bounds, clock or Hands()), lambda model: (f"p/{model}",))
+def cached(chats: Counting, bounds: CacheBounds = BOUNDS, clock: StillClock | None = None) -> CachedChats:
+    return CachedChats(chats, ResponseCache(bounds, clock or StillClock(0.0)), lambda model: (f"p/{model}",))
 
 
 async def streamed(chats: CachedChats, request: ChatRequest = ASKED) -> list[ChatEvent]:
@@ -164,16 +150,16 @@ async def test_a_tenant_never_gets_an_answer_of_another() -> None:
 
 
 async def test_an_answer_grows_too_old_for_a_request_and_then_for_the_cache() -> None:
-    chats, clock = Counting(), Hands()
+    chats, clock = Counting(), StillClock(0.0)
     wrapped = cached(chats, CacheBounds(age=100), clock)
     await wrapped.complete(ASKED, None)
-    clock.at = 50
+    clock.time = 50
     impatient = replace(ASKED, response_caching=ResponseCaching(enabled=True, max_age_seconds=49))
     assert (await wrapped.complete(replace(impatient, response_caching=ResponseCaching(True, 50)), None)).cached
     assert not (await wrapped.complete(impatient, None)).cached, "and from now on the newer one is there"
-    clock.at = 150
+    clock.time = 150
     assert (await wrapped.complete(ASKED, None)).cached
-    clock.at = 151
+    clock.time = 151
     assert not (await wrapped.complete(ASKED, None)).cached
 
 
@@ -185,7 +171,7 @@ async def test_a_negative_age_is_refused() -> None:
 @settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 20), st.integers(0, 3000)), max_size=60), st.integers(1, 6), st.integers(3000, 20_000))
 def test_the_cache_never_holds_more_than_it_may(kept: list[tuple[int, int]], entries: int, size: int) -> None:
-    cache = ResponseCache(CacheBounds(entries, size), Hands())
+    cache = ResponseCache(CacheBounds(entries, size), StillClock(0.0))
     for number, length in kept:
         cache.keep(bytes([number]), answer("x" * length))
         assert len(cache) <= entries and cache.size <= size
@@ -195,7 +181,7 @@ def test_the_cache_never_holds_more_than_it_may(kept: list[tuple[int, int]], ent
 
 
 def test_what_was_not_asked_for_the_longest_goes_first() -> None:
-    cache = ResponseCache(CacheBounds(entries=2), Hands())
+    cache = ResponseCache(CacheBounds(entries=2), StillClock(0.0))
     cache.keep(b"a", answer("a"))
     cache.keep(b"b", answer("b"))
     assert cache.find(b"a", 0)
