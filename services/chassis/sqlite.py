@@ -19,8 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-import structlog
-
+from chassis.announcing import announce_commit
 from chassis.faults import SchemaTooNew, StorageUnavailable
 from chassis.waypoints import waypoint
 
@@ -244,7 +243,7 @@ class Database:
 def _settle(group: list[_Pending]) -> None:
     for pending in group:
         if pending.committed and pending.announce is not None:
-            _announce(pending.announce, pending.result)
+            announce_commit(pending.announce, pending.result)
     for pending in group:
         if pending.future.done():
             continue
@@ -252,13 +251,6 @@ def _settle(group: list[_Pending]) -> None:
             pending.future.set_result(pending.result)
         else:
             pending.future.set_exception(pending.error)
-
-
-def _announce(announce: Callable[[Any], None], result: Any) -> None:
-    try:
-        announce(result)
-    except Exception:  # noqa: BLE001 — the write stands, and the others of the group wait
-        structlog.get_logger().exception("announcing a committed write failed; the write stands")
 
 
 def _file_at(path: Path) -> tuple[int, int] | None:

@@ -16,6 +16,7 @@ from typing import Any, Protocol, TypeVar
 
 import structlog
 
+from chassis.announcing import announce_commit
 from chassis.faults import StorageUnavailable
 from chassis.postgres.connecting import Server, close_quietly
 from chassis.postgres.faults import RETRY_SECONDS, is_cut, is_repeatable
@@ -285,7 +286,7 @@ def settle(group: Sequence[Pending]) -> None:
     """Announces, in order, then lets the callers go on."""
     for pending in group:
         if pending.error is None and pending.announce is not None:
-            _announce(pending.announce, pending.result)
+            announce_commit(pending.announce, pending.result)
     for pending in group:
         _answer(pending, pending.error)
 
@@ -303,10 +304,3 @@ def _answer(pending: Pending, error: BaseException | None) -> None:
         pending.future.set_result(pending.result)
     else:
         pending.future.set_exception(error)
-
-
-def _announce(announce: Callable[[Any], None], result: Any) -> None:
-    try:
-        announce(result)
-    except Exception:  # noqa: BLE001 — the write stands, and the others of the group wait
-        structlog.get_logger().exception("announcing a committed write failed; the write stands")

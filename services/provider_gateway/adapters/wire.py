@@ -13,7 +13,20 @@ from chassis.faults import CapabilityMissing, Fault, FieldNotExpressible, Provid
 from provider_gateway.adapters.http.refusals import Refusal
 from provider_gateway.adapters.http.sse import SseEvent, SseParser
 from provider_gateway.domain.answers import ChatEvent, ChatResult, RequestWarning
-from provider_gateway.domain.chat import Blob, CacheLifetime, CachingMode, ChatRequest, Message, OpaqueState, ToolDefinition
+from provider_gateway.domain.chat import (
+    Blob,
+    CacheLifetime,
+    CachingMode,
+    ChatRequest,
+    JsonPart,
+    Message,
+    OpaqueState,
+    Part,
+    Role,
+    TextPart,
+    ToolCall,
+    ToolDefinition,
+)
 from provider_gateway.domain.embeddings import EmbedResult
 from provider_gateway.domain.prompt_cache import marked_paths
 from provider_gateway.domain.schemas import Inexpressible, Subset, adapt
@@ -262,3 +275,26 @@ def json_bytes(value: Any) -> bytes:
 def opaque(provider: str, kind: str, value: Any) -> OpaqueState:
     """A JSON value as state that belongs to provider."""
     return OpaqueState(provider, kind, json_bytes(value))
+
+
+def leading_systems(messages: Sequence[Message]) -> int:
+    """How many system messages a conversation begins with."""
+    return next((place for place, message in enumerate(messages) if message.role is not Role.SYSTEM), len(messages))
+
+
+def system_text(path: str, part: Part, provider: str) -> str:
+    """A part of a system message as text; raises FieldNotExpressible for what is none."""
+    match part:
+        case TextPart(text):
+            return text
+        case JsonPart(data):
+            return data.decode()
+    raise not_expressible(path, provider, "system messages hold text and JSON only; move the rest into a user message")
+
+
+def object_arguments(path: str, call: ToolCall, warnings: list[RequestWarning]) -> Any:
+    """A call's arguments for a protocol that takes objects only: what is none is wrapped, with a warning."""
+    if isinstance(arguments_value(call.arguments), dict):
+        return raw(call.arguments)
+    warnings.append(RequestWarning(f"{path}.arguments", "not a JSON object; sent as {'invalid_arguments': text}"))
+    return {"invalid_arguments": call.arguments.decode("utf-8", "replace")}

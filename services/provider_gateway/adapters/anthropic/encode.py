@@ -15,15 +15,17 @@ from provider_gateway.adapters.anthropic.pauses import calls_after
 from provider_gateway.adapters.anthropic.thinking import Thinking, takes_sampling, thinking
 from provider_gateway.adapters.wire import (
     adapted_schema,
-    arguments_value,
     in_order,
     json_bytes,
+    leading_systems,
     not_expressible,
+    object_arguments,
     raw,
     state_raw,
     state_text,
     state_value,
     states,
+    system_text,
 )
 from provider_gateway.domain.answers import RequestWarning
 from provider_gateway.domain.chat import (
@@ -110,17 +112,17 @@ class AnthropicEncoder:
 
     def _system(self, messages: tuple[Message, ...]) -> Blocks:
         blocks: Blocks = []
-        for place, message in enumerate(messages[: _leading_systems(messages)]):
+        for place, message in enumerate(messages[: leading_systems(messages)]):
             marks = self.plan.parts.get(place, NO_MARKS)
             for at, part in enumerate(message.parts):
-                blocks.append({"type": "text", "text": self._plain(f"messages[{place}].parts[{at}]", part)})
+                blocks.append({"type": "text", "text": system_text(f"messages[{place}].parts[{at}]", part, PROVIDER)})
                 if at in marks:
                     mark(blocks, marks[at])
         return blocks
 
     def _messages(self, request: ChatRequest) -> Blocks:
         turns: Blocks = []
-        for place in range(_leading_systems(request.messages), len(request.messages)):
+        for place in range(leading_systems(request.messages), len(request.messages)):
             message = request.messages[place]
             role = "assistant" if message.role is Role.ASSISTANT else "user"
             blocks = self._blocks(place, message)
@@ -154,16 +156,8 @@ class AnthropicEncoder:
 
     def _late_system(self, path: str, message: Message) -> Body:
         self._warn(path, "a system message after the first turn is sent as marked text of the user's turn")
-        text = "\n".join(self._plain(f"{path}.parts[{at}]", part) for at, part in enumerate(message.parts))
+        text = "\n".join(system_text(f"{path}.parts[{at}]", part, PROVIDER) for at, part in enumerate(message.parts))
         return {"type": "text", "text": f"<system>\n{text}\n</system>"}
-
-    def _plain(self, path: str, part: Part) -> str:
-        match part:
-            case TextPart(text):
-                return text
-            case JsonPart(data):
-                return data.decode()
-        raise not_expressible(path, PROVIDER, "system messages hold text and JSON only; move the rest into a user message")
 
     def _content(self, path: str, parts: tuple[Part, ...], marks: Mapping[int, CacheLifetime]) -> Blocks:
         blocks: Blocks = []
@@ -259,15 +253,14 @@ class AnthropicEncoder:
         return value if isinstance(value, dict) else {}
 
     def _call(self, path: str, call: ToolCall) -> Body:
-        body: Body = {"type": "tool_use", "id": accepted_id(call.id), "name": call.name, "input": self._input(path, call)}
+        body: Body = {
+            "type": "tool_use",
+            "id": accepted_id(call.id),
+            "name": call.name,
+            "input": object_arguments(path, call, self.warnings),
+        }
         own = [state for state in call.provider_state if state.provider == PROVIDER]
         return body | {state.kind: state_raw(state.data, f"{path}.provider_state", PROVIDER) for state in own}
-
-    def _input(self, path: str, call: ToolCall) -> Any:
-        if isinstance(arguments_value(call.arguments), dict):
-            return raw(call.arguments)
-        self._warn(f"{path}.arguments", "not a JSON object; sent as {'invalid_arguments': text}")
-        return {"invalid_arguments": call.arguments.decode("utf-8", "replace")}
 
     def _tool(self, place: int, tool: ToolDefinition) -> Body:
         subset = ANTHROPIC_STRICT if tool.strict else ANTHROPIC
@@ -343,10 +336,6 @@ def own_fields(path: str, part: Part) -> Body:
     """The fields of a block that the contract has no words for, as the provider gave them or the caller sets them."""
     own = [state for state in part.notes.provider_state if state.provider == PROVIDER]
     return {state.kind: state_raw(state.data, f"{path}.provider_state", PROVIDER) for state in own}
-
-
-def _leading_systems(messages: tuple[Message, ...]) -> int:
-    return next((place for place, message in enumerate(messages) if message.role is not Role.SYSTEM), len(messages))
 
 
 def _text(text: str) -> Body:

@@ -13,7 +13,16 @@ from typing import Any
 
 from provider_gateway.adapters.gemini.decode import OWN_ID, PART, PLACES, SIGNATURE, THOUGHT
 from provider_gateway.adapters.gemini.generations import THINKS_BY_LEVEL, Generation
-from provider_gateway.adapters.wire import arguments_value, not_expressible, raw, state_text, state_value, states
+from provider_gateway.adapters.wire import (
+    leading_systems,
+    not_expressible,
+    object_arguments,
+    raw,
+    state_text,
+    state_value,
+    states,
+    system_text,
+)
 from provider_gateway.domain.answers import RequestWarning
 from provider_gateway.domain.chat import (
     Blob,
@@ -71,7 +80,7 @@ class ContentsWriter:
     def system(self, messages: tuple[Message, ...]) -> Body:
         """The leading system messages; empty when there are none."""
         parts = [
-            {"text": self._plain(f"messages[{place}].parts[{at}]", part)}
+            {"text": system_text(f"messages[{place}].parts[{at}]", part, PROVIDER)}
             for place, message in enumerate(messages[: leading_systems(messages)])
             for at, part in enumerate(message.parts)
         ]
@@ -94,7 +103,7 @@ class ContentsWriter:
         match message.role:
             case Role.SYSTEM:
                 self._warn(path, "a system message after the first turn is sent as marked text of the user's turn")
-                text = "\n".join(self._plain(f"{path}.parts[{at}]", part) for at, part in enumerate(message.parts))
+                text = "\n".join(system_text(f"{path}.parts[{at}]", part, PROVIDER) for at, part in enumerate(message.parts))
                 return [{"text": f"<system>\n{text}\n</system>"}]
             case Role.USER:
                 return [self._user_part(f"{path}.parts[{at}]", part) for at, part in enumerate(message.parts)]
@@ -102,14 +111,6 @@ class ContentsWriter:
                 return [self._tool_result(path, message)]
             case Role.ASSISTANT:
                 return self._assistant(path, message)
-
-    def _plain(self, path: str, part: Part) -> str:
-        match part:
-            case TextPart(text):
-                return text
-            case JsonPart(data):
-                return data.decode()
-        raise not_expressible(path, PROVIDER, "system messages hold text and JSON only; move the rest into a user message")
 
     def _user_part(self, path: str, part: Part) -> Body:
         match part:
@@ -209,24 +210,13 @@ class ContentsWriter:
     def _call(self, path: str, at: int, call: ToolCall) -> Body:
         own = {state.kind: state.data for state in call.provider_state if state.provider == PROVIDER}
         self._calls[call.id] = _Known(call.name, at, OWN_ID in own)
-        function: Body = {"name": call.name, "args": self._args(path, call)}
+        function: Body = {"name": call.name, "args": object_arguments(path, call, self.warnings)}
         if OWN_ID in own:
             function["id"] = call.id
         return {"functionCall": function} | _signature(path, call.provider_state)
 
-    def _args(self, path: str, call: ToolCall) -> Any:
-        if isinstance(arguments_value(call.arguments), dict):
-            return raw(call.arguments)
-        self._warn(f"{path}.arguments", "not a JSON object; sent as {'invalid_arguments': text}")
-        return {"invalid_arguments": call.arguments.decode("utf-8", "replace")}
-
     def _warn(self, path: str, message: str) -> None:
         self.warnings.append(RequestWarning(path, message))
-
-
-def leading_systems(messages: tuple[Message, ...]) -> int:
-    """How many system messages the conversation begins with."""
-    return next((place for place, message in enumerate(messages) if message.role is not Role.SYSTEM), len(messages))
 
 
 def _append(turns: list[Body], role: str, parts: list[Body]) -> None:

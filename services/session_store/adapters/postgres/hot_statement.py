@@ -13,7 +13,8 @@ from typing import Any
 
 from session_store.adapters.postgres.hints import CHANNEL
 from session_store.adapters.postgres.hot_rows import Draft
-from session_store.adapters.postgres.ledgers import MERGE_USAGE, USAGE_COLUMNS, usage_values
+from session_store.adapters.postgres.ledgers import MERGE_USAGE, USAGE_COLUMNS
+from session_store.adapters.usage_rows import usage_values
 from session_store.domain.run import RunPatch
 from session_store.domain.tally import NOTHING, Tally
 from session_store.domain.usage import ModelUsage

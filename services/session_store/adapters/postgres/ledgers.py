@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from chassis.postgres import Statements
-from session_store.adapters.postgres.counts import SUMS_OF_USAGE, PostgresCounts, merge_usage, usage
+from session_store.adapters.postgres.counts import SUMS_OF_USAGE, PostgresCounts, merge_usage
+from session_store.adapters.usage_rows import usage, usage_values
 from session_store.domain.session import DriverId, Tenant
 from session_store.domain.statistics import Selection, statistics_of
-from session_store.domain.usage import ModelUsage, Usage
+from session_store.domain.usage import ModelUsage
 from session_store.operations.ports import Lease, Request
 
 _FIND_REQUEST = "SELECT digest, outcome FROM requests WHERE tenant = $1 AND method = $2 AND request_id = $3"
@@ -110,9 +111,3 @@ class PostgresLeases:
     def missing(self) -> list[DriverId]:
         """Drivers of runs without a lease."""
         return [driver for (driver,) in self._statements.fetch(_MISSING)]
-
-
-def usage_values(usage: Usage) -> tuple[int, ...]:
-    """The numbers of a row, in the order of the columns."""
-    tokens = (usage.input_tokens, usage.output_tokens, usage.cache_read_tokens, usage.cache_write_tokens, usage.reasoning_tokens)
-    return (*tokens, usage.cost_nano_usd, int(usage.cost_known), usage.calls)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import sqlite3
 from typing import Any
 
+from session_store.adapters.usage_rows import usage
 from session_store.domain.run import Place, RunState
 from session_store.domain.statistics import DAY_SECONDS, DayUsage, RunSums, Selection
 from session_store.domain.tally import Tally
-from session_store.domain.usage import ModelUsage, Usage
+from session_store.domain.usage import ModelUsage
 
 _STATES = {state.value: state for state in RunState}
 _DAY = f"CAST(runs.created_at / {DAY_SECONDS} AS INTEGER)"
@@ -75,12 +76,6 @@ class SqliteCounts:
             where, values = _departed(selection)
             rows += self._execute(f"{_USAGE_OF_DEPARTED} WHERE {where}", values)
         return [DayUsage(day, ModelUsage(provider, model, usage(*sums))) for day, provider, model, *sums in rows]
-
-
-def usage(*sums: int) -> Usage:
-    """A row's sums as a value."""
-    read, written, cached, cache_writes, reasoning, cost, known, calls = sums
-    return Usage(read, written, cached, cache_writes, reasoning, cost, bool(known), calls)
 
 
 def _selected(selection: Selection) -> tuple[str, list[Any]]:

@@ -6,10 +6,11 @@ import sqlite3
 from collections.abc import Sequence
 from typing import Any
 
-from session_store.adapters.sqlite.counts import MERGE_USAGE, SUMS_OF_USAGE, SqliteCounts, usage
+from session_store.adapters.sqlite.counts import MERGE_USAGE, SUMS_OF_USAGE, SqliteCounts
+from session_store.adapters.usage_rows import usage, usage_values
 from session_store.domain.session import DriverId, Tenant
 from session_store.domain.statistics import Selection, statistics_of
-from session_store.domain.usage import ModelUsage, Usage
+from session_store.domain.usage import ModelUsage
 from session_store.operations.ports import Lease, Request
 
 _PURGE = """DELETE FROM requests WHERE (tenant, method, request_id) IN
@@ -52,7 +53,7 @@ class SqliteUsageSums:
 
     def add(self, tenant: Tenant, session_key: int, run_key: int, rows: Sequence[ModelUsage]) -> None:
         """Adds to a run's sums."""
-        self._executemany(_ADD_USAGE, [(tenant, session_key, run_key, row.provider, row.model, *_values(row.usage)) for row in rows])
+        self._executemany(_ADD_USAGE, [(tenant, session_key, run_key, row.provider, row.model, *usage_values(row.usage)) for row in rows])
 
     def sums(self, tenant: Tenant, session_key: int | None, run_key: int | None) -> list[ModelUsage]:
         """Sums by model."""
@@ -95,8 +96,3 @@ class SqliteLeases:
     def missing(self) -> list[DriverId]:
         """Drivers of runs without a lease."""
         return [driver for (driver,) in self._execute(_MISSING)]
-
-
-def _values(usage: Usage) -> tuple[int, ...]:
-    tokens = (usage.input_tokens, usage.output_tokens, usage.cache_read_tokens, usage.cache_write_tokens, usage.reasoning_tokens)
-    return (*tokens, usage.cost_nano_usd, int(usage.cost_known), usage.calls)
