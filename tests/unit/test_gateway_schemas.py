@@ -184,6 +184,10 @@ def test_what_a_schema_took_it_takes_and_where_nothing_was_lost_nothing_else(sub
 @given(schema=SCHEMAS)
 @example({"type": "object", "properties": {"a": {"type": "array", "items": {"type": "string"}, "minItems": 2, "uniqueItems": True}}})
 @example(of(a={"allOf": [{"enum": ["a"], "description": "an a"}, {"anyOf": [{"type": "string"}]}]}))
+@example(
+    of(closed=False, a={"anyOf": [{"type": "string"}, of(b={"$ref": "#/$defs/text"}, c={"type": "object", "anyOf": [{"type": "string"}]})]})
+    | _DEFINITIONS
+)
 def test_adapting_twice_is_adapting_once(subset: Subset, schema: Any) -> None:
     try:
         once = schemas.adapt(json.dumps(schema).encode(), subset).schema

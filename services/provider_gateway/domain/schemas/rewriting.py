@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 from provider_gateway.domain.schemas.conjunction import same, types_of
@@ -42,16 +43,29 @@ class Rewriting:
             written = self._schema(self._root, "")
             if "$ref" in written:  # a root is written out
                 written = self._flat_schema(self._flattening.flat(self._root, "", inline=True), "")
-        return written | self._defined()
+        return written | self._defined(written)
 
-    def _defined(self) -> Schema:
-        """The definitions that are referred to, each written as it is first met; writing one may bring up others."""
+    def _defined(self, root: Schema) -> Schema:
+        """The definitions that what was written refers to; writing one may bring up others. An alternative that was dropped needs none."""
         written: dict[str, Any] = {}
-        while self._definitions.keys() - written.keys():
-            for name, (reference, definition) in tuple(self._definitions.items()):
-                if name not in written:
-                    written[name] = self._schema(definition, reference.removeprefix("#").replace("/", "."))
+        wanted = set(self._referred(root))
+        while missing := sorted(wanted - written.keys()):
+            for name in missing:
+                reference, definition = self._definitions[name]
+                written[name] = self._schema(definition, reference.removeprefix("#").replace("/", "."))
+                wanted.update(self._referred(written[name]))
         return {"$defs": {name: written[name] for name in sorted(written)}} if written else {}
+
+    def _referred(self, node: Any) -> Iterator[str]:
+        """The definitions that a written node refers to."""
+        if isinstance(node, dict):
+            name = str(node.get("$ref", "")).removeprefix("#/$defs/")
+            if name in self._definitions:
+                yield name
+            node = list(node.values())
+        if isinstance(node, list):
+            for inner in node:
+                yield from self._referred(inner)
 
     def _schema(self, node: Any, path: str) -> Schema:
         return self._flat_schema(self._flattening.flat(node, path), path)
